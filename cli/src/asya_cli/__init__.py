@@ -1,0 +1,1 @@
+"""Asya state: asya_cli."""

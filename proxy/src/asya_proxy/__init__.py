@@ -1,0 +1,1 @@
+"""The state proxy: a Unix socket in, a bucket out."""

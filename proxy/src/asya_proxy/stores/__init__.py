@@ -1,0 +1,1 @@
+"""Stores: one file each, sharing nothing but `base`."""

@@ -1,0 +1,89 @@
+"""The wire between shim and proxy: HTTP/1.1 with keep-alive on a Unix socket.
+
+Only names, limits and the key encoding. `{key}` is the percent-encoded path below the mount, as
+bytes (`os.fsencode`); both sides work on the raw request target, because a router's decoding loses
+names such as `%2F`.
+"""
+
+from typing import List
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from asya_contract.names import RESERVED_SEGMENT
+
+# Raised when an older peer could misunderstand a newer one.
+PROTOCOL = "1"
+
+KEYS = "/keys/"
+META = "/meta/"
+HEALTHZ = "/healthz"
+READYZ = "/readyz"
+METRICS = "/metrics"
+
+H_PROTOCOL = "X-Asya-Protocol"
+H_CONSISTENCY = "X-Asya-Consistency"
+H_WRITE_ID = "Idempotency-Key"
+H_IS_FILE = "X-Is-File"
+H_BASE_ETAG = "X-Base-ETag"
+H_SOURCE_IF_MATCH = "X-Copy-Source-If-Match"
+
+MAX_ENCODED_KEY = 900
+MAX_SEGMENT = 255
+MIN_WRITE_ID_BITS = 96
+
+# RFC 3986 unreserved plus "/" stay as they are.
+_SAFE = "/-_.~"
+
+
+class BadKey(ValueError):
+    """A path that no state file may have; the message says why."""
+
+
+class KeyTooLong(BadKey):
+    """More than MAX_ENCODED_KEY bytes when percent-encoded."""
+
+
+def encode_key(key: bytes) -> str:
+    """Percent-encode a path below the mount for a request target or a JSON listing."""
+    return quote_from_bytes(key, safe=_SAFE)
+
+
+def decode_key(encoded: str) -> bytes:
+    """The inverse of `encode_key`; no validation."""
+    return unquote_to_bytes(encoded)
+
+
+def check_key(key: bytes) -> bytes:
+    """Return `key` if it can name a state file.
+
+    Raises:
+        KeyTooLong: more than MAX_ENCODED_KEY bytes once encoded.
+        BadKey: empty, a NUL byte, an empty, `.` or `..` segment, or the reserved `.asya`.
+    """
+    if not key:
+        raise BadKey("the path is empty")
+    if b"\0" in key:
+        raise BadKey("the path holds a NUL byte")
+    segments: List[bytes] = key.split(b"/")
+    for segment in segments:
+        if segment == b"":
+            raise BadKey("the path has an empty segment")
+        if segment in (b".", b".."):
+            raise BadKey(f"the path has a {segment.decode()!r} segment")
+    if segments[0] == RESERVED_SEGMENT.encode():
+        raise BadKey(f"{RESERVED_SEGMENT!r} is reserved for the proxy's own records")
+    if len(encode_key(key)) > MAX_ENCODED_KEY:
+        raise KeyTooLong(f"the path has more than {MAX_ENCODED_KEY} bytes when percent-encoded")
+    return key
+
+
+def quote_etag(version: str) -> str:
+    """A version token as an ETag header value (quoted, RFC 9110 section 8.8.3)."""
+    return f'"{version}"'
+
+
+def unquote_etag(value: str) -> str:
+    """The version token in an ETag, If-Match or X-Base-ETag header value."""
+    value = value.strip()
+    if len(value) >= 2 and value[0] == '"' and value[-1] == '"':
+        return value[1:-1]
+    return value

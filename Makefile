@@ -29,15 +29,35 @@ lock: | $(UV) ## write requirements.lock anew from requirements.in
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate requirements.in -o requirements.lock
 
 .PHONY: lint
-lint: install ## ruff, import contracts, lock freshness, shell, Dockerfiles
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+lint: install ## formatting, ruff, import contracts, lock, shell scripts, Dockerfiles, workflows
+	.ci/tools.sh
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
 	$(BIN)/lint-imports --no-cache
+	cp requirements.lock .venv/requirements.lock
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate requirements.in -o .venv/requirements.lock
+	diff -q requirements.lock .venv/requirements.lock || { echo "requirements.lock is stale: run make lock" >&2; exit 1; }
+	git ls-files '*.sh' .ci/run | xargs shellcheck
+	git ls-files 'Dockerfile*' '*/Dockerfile' | xargs -r $(BIN)/hadolint
+	git ls-files '.github/workflows/*' | xargs -r $(CACHE)/bin/actionlint
 
 .PHONY: types
 types: install ## strict type check
 	$(BIN)/mypy
 
+.PHONY: servers
+servers: ## install the real servers that the tests run against
+	tests/servers/install.sh
+
 .PHONY: test
-test: install ## every test that needs no cluster
-	$(BIN)/pytest
+test: install servers ## every test that needs no cluster, on one CPython (and the shim on every one installed)
+	time $(BIN)/pytest -m "not soak"
+
+.PHONY: soak
+soak: install servers ## the long campaigns; hours, by hand, log kept in build/soak.log
+	mkdir -p build
+	$(BIN)/pytest -m soak --timeout 3600 2>&1 | tee build/soak.log
+
+.PHONY: bench
+bench: install servers ## side-by-side benchmarks, ratios in one run
+	$(BIN)/python bench/state.py

@@ -61,3 +61,14 @@ soak: install servers ## the long campaigns; hours, by hand, log kept in build/s
 .PHONY: bench
 bench: install servers ## side-by-side benchmarks, ratios in one run
 	$(BIN)/python bench/state.py
+
+.PHONY: cluster-up
+cluster-up: ## start a real single-node Kubernetes on this machine (root, no Docker)
+	e2e/cluster/deps.sh
+	e2e/cluster/build.sh
+	e2e/cluster/image.sh base 3.13
+	e2e/cluster/up.sh
+
+.PHONY: cluster-down
+cluster-down: ## end that Kubernetes; nothing of it stays behind
+	e2e/cluster/down.sh

@@ -24,9 +24,14 @@ help: ## list the targets
 .PHONY: install
 install: .venv/.installed ## install the locked dependencies and the packages into .venv
 
+COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+# The images' locks are parts of the one lock.
+LOCKS := proxy/requirements operator/requirements .ci/build
+
 .PHONY: lock
-lock: | $(UV) ## write requirements.lock anew from requirements.in
-	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate requirements.in -o requirements.lock
+lock: | $(UV) ## write the locks anew from their .in files
+	$(UV) $(COMPILE) requirements.in -o requirements.lock
+	for lock in $(LOCKS); do $(UV) $(COMPILE) -c requirements.lock $$lock.in -o $$lock.lock; done
 
 .PHONY: lint
 lint: install ## formatting, ruff, import contracts, lock, shell scripts, Dockerfiles, workflows
@@ -34,9 +39,11 @@ lint: install ## formatting, ruff, import contracts, lock, shell scripts, Docker
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/lint-imports --no-cache
-	cp requirements.lock .venv/requirements.lock
-	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate requirements.in -o .venv/requirements.lock
-	diff -q requirements.lock .venv/requirements.lock || { echo "requirements.lock is stale: run make lock" >&2; exit 1; }
+	for lock in requirements $(LOCKS); do \
+	  copy=.venv/locks/$$lock.lock; mkdir -p $$(dirname $$copy); cp $$lock.lock $$copy; \
+	  $(UV) $(COMPILE) -c requirements.lock $$lock.in -o $$copy; \
+	  diff -q $$lock.lock $$copy || { echo "$$lock.lock is stale: run make lock" >&2; exit 1; }; \
+	done
 	git ls-files '*.sh' .ci/run | xargs shellcheck
 	git ls-files 'Dockerfile*' '*/Dockerfile' | xargs -r $(BIN)/hadolint
 	git ls-files '.github/workflows/*' | xargs -r $(CACHE)/bin/actionlint

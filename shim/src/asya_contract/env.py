@@ -63,9 +63,9 @@ def var(
 # Duration and size suffixes, as Kubernetes users write them.
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
-_QUANTITY = re.compile(r"^([0-9]+(?:\.[0-9]+)?)([A-Za-z]*)$")
+_QUANTITY = re.compile(r"^([0-9]+(?:\.[0-9]+)?)([A-Za-z]*)\Z")
 # Kubernetes puts these beside ours for a Service that happens to be called "state-...".
-_SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_[0-9]+_.*)$")
+_SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_[0-9]+_.*)\Z")
 
 
 def parse_seconds(text: str) -> float:
@@ -126,7 +126,8 @@ def _format(spec: Var, value: Any) -> str:
     if spec.kind == "bool":
         return "true" if value else "false"
     if spec.kind == "seconds":
-        return f"{value:g}s"
+        # Never an exponent, which `parse_seconds` would refuse.
+        return f"{value:.6f}".rstrip("0").rstrip(".") + "s"
     if spec.kind == "json":
         return json.dumps(value, separators=(",", ":"))
     return str(value)
@@ -341,7 +342,7 @@ class Mount:
         return f"{self.name}:{self.path}:" + ",".join(f"{k}={v}" for k, v in self.options)
 
 
-_MOUNT_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")
+_MOUNT_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\Z")
 
 
 def parse_mounts(text: str) -> List[Mount]:

@@ -1,0 +1,497 @@
+"""HTTP/1.1 over a Unix socket for one peer, the state proxy: what `http.client` does, at a tenth of its cost.
+
+A call is one `sendall` and one `recv` on a pooled connection. The room knows sockets, framing,
+deadlines and retries; it knows nothing of files, actors and error classes (`remote` does).
+
+Deadlines: `timeout` seconds without a byte of progress end a call. They are socket options
+(SO_RCVTIMEO, SO_SNDTIMEO), not Python time-outs, because those cost a `poll` per `send` and `recv`.
+The sockets are `_socket.socket`, so that code which replaces `socket.socket` does not replace ours.
+"""
+
+import _socket
+import errno
+import json
+import os
+import struct
+import time
+import weakref
+from types import TracebackType
+from typing import Any, List, Optional, Tuple, Union
+
+from asya_contract.wire import H_CONSISTENCY, H_PROTOCOL, PROTOCOL
+
+Buffer = Union[bytes, bytearray, memoryview]
+
+MAX_IDLE = 8
+"""Connections kept open between calls, per mount and process."""
+_MAX_HEAD = 64 * 1024
+_RECEIVE = 64 * 1024
+JOIN = 64 * 1024
+"""Up to this size a body is copied behind its head, so that one `sendall` carries both."""
+_SEND = 256 * 1024
+_PAUSE = 0.005
+_MAX_PAUSE = 0.2
+_NOSIGNAL = getattr(_socket, "MSG_NOSIGNAL", 0)
+_WAITALL = getattr(_socket, "MSG_WAITALL", 0)
+_NO_ANSWER = "no answer in time"
+_RETRYABLE = (429, 503, 504)
+
+_PROTOCOL_NAME = H_PROTOCOL.lower().encode()
+_CONSISTENCY_NAME = H_CONSISTENCY.lower().encode()
+_BACKEND_NAME = b"x-asya-backend"
+
+
+class Unanswered(Exception):
+    """No answer within the deadline. `lost`: a change was sent, so it may have been done."""
+
+    def __init__(self, reason: str, *, lost: bool) -> None:
+        super().__init__(reason)
+        self.lost = lost
+
+
+class WrongPeer(Exception):
+    """Whoever answers on the socket does not speak our protocol; asking again cannot help."""
+
+
+class Broken(Exception):
+    """One attempt failed; another may not. `sent`: the peer may have understood the request."""
+
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        super().__init__(reason)
+        self.sent = sent
+
+
+class Response:
+    """An answer: status, head and whole body. Header names are looked up in lower case."""
+
+    __slots__ = ("_head", "_lower", "body", "status")
+
+    def __init__(self, status: int, head: bytes, lower: bytes, body: bytes) -> None:
+        self.status = status
+        self.body = body
+        self._head = head
+        self._lower = lower
+
+    def header(self, name: bytes) -> bytes:
+        """The value of header `name` (given in lower case), b"" where it is not there."""
+        return _header(self._head, self._lower, name)
+
+    def error(self) -> Tuple[str, str, bool]:
+        """`(code, message, retryable)` of an error body; code "" where the body is not one of ours."""
+        try:
+            parsed = json.loads(self.body)
+            return str(parsed["error"]), str(parsed["message"]), bool(parsed.get("retryable"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return "", "", False
+
+
+def _header(head: bytes, lower: bytes, name: bytes) -> bytes:
+    start = lower.find(b"\r\n" + name + b":")
+    if start < 0:
+        return b""
+    start += len(name) + 3
+    return head[start : head.find(b"\r\n", start)].strip()
+
+
+def _seconds(value: float) -> bytes:
+    whole = int(value)
+    return struct.pack("@ll", whole, int((value - whole) * 1_000_000) or (0 if whole else 1))
+
+
+class Connection:
+    """One socket to the proxy; used by one call at a time, and closed unless its last answer was read whole."""
+
+    __slots__ = ("_clock", "moved", "moved_at", "patience", "proven", "served", "sock")
+
+    def __init__(self, path: str, patience: float, clock: Any) -> None:
+        self._clock = clock
+        self.patience = patience
+        self.proven = False
+        self.served = 0
+        self.moved = 0
+        self.moved_at = 0.0
+        self.sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        try:
+            # A program's socket.setdefaulttimeout() is not meant for us.
+            self.sock.setblocking(True)
+            self.wait_at_most(patience)
+            self.sock.connect(path)
+        except BaseException:
+            self.sock.close()
+            raise
+
+    def wait_at_most(self, patience: float) -> None:
+        """From now on no single wait for a byte, in either direction, lasts longer than `patience` seconds."""
+        self.patience = patience
+        limit = _seconds(patience)
+        self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, limit)
+        self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def is_stale(self) -> bool:
+        """Whether the peer has closed it while it lay idle (or said something unasked)."""
+        try:
+            self.sock.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def send_all(self, data: Buffer) -> None:
+        """Send a body of any size; each piece taken by the peer is progress."""
+        view = memoryview(data).cast("B")
+        start = 0
+        while start < len(view):
+            start += self.sock.send(view[start : start + _SEND], _NOSIGNAL)
+            self.moved += _SEND
+            self.moved_at = self._clock()
+
+    def receive(self, bodyless: bool) -> Tuple[Response, bool]:
+        """Read one answer; `(response, whether the connection can serve another)`.
+
+        Raises ValueError where it is not HTTP, EOFError where it ends early, OSError of the socket.
+        """
+        while True:
+            data = self.sock.recv(_RECEIVE)
+            if not data:
+                raise EOFError("closed the connection instead of answering")
+            end = data.find(b"\r\n\r\n")
+            while end < 0:
+                if len(data) > _MAX_HEAD:
+                    raise ValueError("a response head without an end")
+                more = self.sock.recv(_RECEIVE)
+                if not more:
+                    raise EOFError("cut the connection within the head of the answer")
+                data += more
+                end = data.find(b"\r\n\r\n")
+            if not data.startswith(b"HTTP/1."):
+                raise ValueError(f"not an HTTP answer: {data[:40]!r}")
+            status = int(data[9:12])
+            if status >= 200:
+                break
+            if len(data) != end + 4:
+                raise ValueError("bytes after an interim answer")
+        head = data[: end + 2]
+        lower = head.lower()
+        keep = data[7:8] == b"1" and lower.find(b"\r\nconnection: close") < 0
+        start = end + 4
+        if bodyless or status == 204 or status == 304:
+            body = b""
+            rest = len(data) - start
+        else:
+            length = _header(head, lower, b"content-length")
+            if length:
+                size = int(length)
+                have = len(data) - start
+                rest = have - size
+                body = data[start:] if rest <= 0 else data[start : start + size]
+                if rest < 0:
+                    body = self._fill(body, size)
+                    rest = 0
+            elif b"chunked" in _header(head, lower, b"transfer-encoding").lower():
+                body, rest = self._chunks(data[start:])
+            else:
+                body, rest, keep = self._until_end(data[start:]), 0, False
+        if rest:
+            raise ValueError(f"{rest} bytes more than the answer announced")
+        return Response(status, head, lower, body), keep
+
+    def _more(self, size: int, flags: int = 0) -> bytes:
+        data = self.sock.recv(size, flags)
+        if not data:
+            raise EOFError("cut the connection within the body of the answer")
+        self.moved += len(data)
+        self.moved_at = self._clock()
+        return data
+
+    def _fill(self, first: bytes, size: int) -> bytes:
+        pieces = [first]
+        missing = size - len(first)
+        while missing:
+            piece = self._more(min(missing, 8 << 20), _WAITALL)
+            pieces.append(piece)
+            missing -= len(piece)
+        return b"".join(pieces)
+
+    def _chunks(self, data: bytes) -> Tuple[bytes, int]:
+        pieces: List[bytes] = []
+        while True:
+            line = data.find(b"\r\n")
+            while line < 0:
+                if len(data) > _MAX_HEAD:
+                    raise ValueError("a chunk size without an end")
+                data += self._more(_RECEIVE)
+                line = data.find(b"\r\n")
+            size = int(data[:line].split(b";", 1)[0], 16)
+            data = data[line + 2 :]
+            if size == 0:
+                break
+            if len(data) < size + 2:
+                data = self._fill(data, size + 2)
+            if data[size : size + 2] != b"\r\n":
+                raise ValueError("a chunk longer than it says")
+            pieces.append(data[:size])
+            data = data[size + 2 :]
+        # Trailers, none of which we use, end with an empty line.
+        while not (data.startswith(b"\r\n") or b"\r\n\r\n" in data):
+            if len(data) > _MAX_HEAD:
+                raise ValueError("trailers without an end")
+            data += self._more(_RECEIVE)
+        end = 2 if data.startswith(b"\r\n") else data.find(b"\r\n\r\n") + 4
+        return b"".join(pieces), len(data) - end
+
+    def _until_end(self, first: bytes) -> bytes:
+        pieces = [first]
+        while True:
+            data = self.sock.recv(_RECEIVE)
+            if not data:
+                return b"".join(pieces)
+            pieces.append(data)
+
+
+class Client:
+    """Calls to the proxy behind one socket. Safe for threads and signal handlers; a forked child starts with none.
+
+    `consistency` and `backend` are "" until the first answer.
+    """
+
+    def __init__(self, path: str, timeout: float, *, max_idle: int = MAX_IDLE) -> None:
+        self.path = path
+        self.timeout = timeout
+        self.consistency = ""
+        self.backend = ""
+        self._max_idle = max_idle
+        # A list's append and pop are atomic; last in, first out keeps few connections warm.
+        self._idle: List[Connection] = []
+        # Kept on the object: test suites replace `time` in modules.
+        self._clock = time.monotonic
+        self._sleep = time.sleep
+        _clients.add(self)
+
+    def close(self) -> None:
+        """Close what lies idle. The client stays usable."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def __del__(self) -> None:
+        for connection in getattr(self, "_idle", ()):
+            connection.close()
+
+    def request(self, head: bytes, body: Buffer = b"", *, bodyless: bool = False, change: bool = False) -> Response:
+        """Send `head` (request line and headers with the empty line) and `body`, and read the answer.
+
+        Repeats it, byte for byte, until `timeout` seconds have passed without progress: `body` is at hand, and
+        a `change` carries its write id. Answers with another status than a retryable one are returned.
+
+        Raises:
+            Unanswered: nobody answered in time.
+            WrongPeer: an answer of another protocol.
+        """
+        # The common case: a warm connection, and a peer that answers.
+        size = len(body)
+        message: Optional[Buffer] = head if not size else (head + body if size <= JOIN else None)
+        call = _Call(self, change)
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._connect(call)
+            if call.attempts:
+                connection.wait_at_most(max(call.remaining(), 0.001))
+            try:
+                response = self._attempt(connection, head, message, body, bodyless)
+            except Broken as failure:
+                call.failed(failure, connection)
+                continue
+            if response.status in _RETRYABLE and call.again(response, bodyless):
+                continue
+            return response
+
+    def open_stream(self) -> Connection:
+        """A live connection of the caller's own, for a body that cannot be sent twice. Raises Unanswered."""
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                break
+            if not connection.is_stale():
+                return connection
+            connection.close()
+        return self._connect(_Call(self, False))
+
+    def receive(self, connection: Connection, bodyless: bool = False) -> Response:
+        """Read the answer on `connection` and take it back into the pool; closes it where that fails.
+
+        Raises Broken and WrongPeer.
+        """
+        try:
+            response, keep = connection.receive(bodyless)
+        except (OSError, EOFError, ValueError) as error:
+            connection.close()
+            raise self._broken(error, sent=True) from None
+        except BaseException:
+            connection.close()
+            raise
+        if not connection.proven:
+            self._prove(connection, response)
+        connection.served += 1
+        if keep and len(self._idle) < self._max_idle:
+            if connection.patience != self.timeout:
+                connection.wait_at_most(self.timeout)
+            self._idle.append(connection)
+        else:
+            connection.close()
+        return response
+
+    def _attempt(
+        self, connection: Connection, head: bytes, message: Optional[Buffer], body: Buffer, bodyless: bool
+    ) -> Response:
+        connection.moved = 0
+        try:
+            if message is not None:
+                connection.sock.sendall(message, _NOSIGNAL)
+            else:
+                connection.sock.sendall(head, _NOSIGNAL)
+                connection.send_all(body)
+        except OSError as error:
+            return self.refusal(connection, error, bodyless)
+        except BaseException:
+            connection.close()
+            raise
+        return self.receive(connection, bodyless)
+
+    def refusal(self, connection: Connection, error: OSError, bodyless: bool = False) -> Response:
+        """The answer of a peer that stopped reading a request to refuse it. Closes `connection`.
+
+        Raises Broken where there is none; the request was not sent whole then, so nothing was done.
+        """
+        try:
+            broken = self._broken(error, sent=False)
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+                raise broken from None
+            try:
+                response, _ = connection.receive(bodyless)
+            except (OSError, EOFError, ValueError):
+                raise broken from None
+            if not connection.proven:
+                self._prove(connection, response)
+            return response
+        finally:
+            connection.close()
+
+    def _prove(self, connection: Connection, response: Response) -> None:
+        """Check, once per connection, that the peer is a proxy of our protocol."""
+        spoken = response.header(_PROTOCOL_NAME).decode("latin-1")
+        if spoken != PROTOCOL:
+            connection.close()
+            what = f"speaks protocol {spoken}" if spoken else f"is no state proxy (no {H_PROTOCOL} in its answer)"
+            raise WrongPeer(
+                f"the peer at {self.path} {what}, this shim speaks protocol {PROTOCOL}: "
+                "use shim and proxy of one release (asya-state-proxy install)"
+            )
+        connection.proven = True
+        self.consistency = response.header(_CONSISTENCY_NAME).decode("latin-1")
+        self.backend = response.header(_BACKEND_NAME).decode("latin-1") or self.backend
+
+    def _connect(self, call: "_Call") -> Connection:
+        while True:
+            try:
+                return Connection(
+                    self.path, max(call.remaining(), 0.001) if call.attempts else self.timeout, self._clock
+                )
+            except OSError as error:
+                call.failed(self._broken(error, sent=False), None)
+
+    def _broken(self, error: Exception, *, sent: bool) -> Broken:
+        """What a failure of the socket means; raises `error` itself where it is not the socket's."""
+        if isinstance(error, OSError):
+            if not _from_here(error.__traceback__):
+                # A signal handler's own exception, such as the TimeoutError of an alarm.
+                raise error
+            if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
+                return Broken(_NO_ANSWER, sent=sent)
+        return Broken(getattr(error, "strerror", None) or str(error), sent=sent)
+
+
+class _Call:
+    """How long one call goes on: its deadline, its pauses, and whether a change of it got lost on the way."""
+
+    __slots__ = ("_change", "_client", "_deadline", "_farthest", "_pause", "_reason", "attempts", "lost")
+
+    def __init__(self, client: Client, change: bool) -> None:
+        self._client = client
+        self._change = change
+        self._deadline = client._clock() + client.timeout
+        self._farthest = 0
+        self._pause = 0.0
+        self._reason = ""
+        self.attempts = 0
+        self.lost = False
+
+    def remaining(self) -> float:
+        return self._deadline - self._client._clock()
+
+    def failed(self, failure: Broken, connection: Optional[Connection]) -> None:
+        """Note a failed attempt and wait for the next; raises Unanswered where there is no time for one."""
+        self.lost = self.lost or (self._change and failure.sent)
+        if connection is not None and connection.moved > self._farthest:
+            # Only bytes beyond what any attempt moved are progress, else a peer could keep us forever.
+            self._farthest = connection.moved
+            self._deadline = connection.moved_at + self._client.timeout
+        self.attempts += 1
+        if connection is not None and connection.served:
+            # It died while idle, and its sisters with it: ask again at once, on a new one.
+            self._client.close()
+            if self.attempts == 1:
+                return
+        # The last attempt has the least time: what an earlier one met tells more.
+        if not self._reason or str(failure) != _NO_ANSWER:
+            self._reason = str(failure)
+        self._wait()
+
+    def again(self, response: Response, bodyless: bool) -> bool:
+        """Whether a retryable answer is to be asked for anew; waits then. The last answer counts at the end."""
+        if not bodyless and not response.error()[2]:
+            return False
+        self.attempts += 1
+        if self.remaining() <= 0:
+            return False
+        self._pause_once()
+        return True
+
+    def _wait(self) -> None:
+        if self.remaining() <= 0:
+            raise Unanswered(
+                f"the state proxy at {self._client.path} did not answer within {self._client.timeout:g} s "
+                f"({self._reason}, {self.attempts} attempts)",
+                lost=self.lost,
+            ) from None
+        self._pause_once()
+
+    def _pause_once(self) -> None:
+        self._pause = min(self._pause * 2 or _PAUSE, _MAX_PAUSE)
+        self._client._sleep(max(0.0, min(self._pause, self.remaining())))
+
+
+def _from_here(traceback: Optional[TracebackType]) -> bool:
+    """Whether an exception was raised by a call of this module itself, not by a signal handler that ran in it."""
+    last = None
+    while traceback is not None:
+        last, traceback = traceback, traceback.tb_next
+    return last is not None and last.tb_frame.f_globals is globals()
+
+
+_clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
+
+
+def _forget_after_fork() -> None:
+    """The sockets stay the parent's: the child closes its copies, which the peer does not notice."""
+    for client in _clients:
+        client.close()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,488 @@
+"""One mount as operations on state files: keys in, versions and exceptions out.
+
+The room knows the wire protocol (targets, headers, error codes) and turns what goes wrong into the
+exceptions of `errors`. It keeps no state of its own: tokens and turns are the callers'. Keys are
+paths below the mount as bytes (`os.fsencode`), without a leading slash.
+"""
+
+import calendar
+import functools
+import json
+import os
+from typing import Dict, Iterator, List, NamedTuple, NoReturn, Optional, Tuple, Union
+from urllib.parse import quote_from_bytes
+
+from asya_contract.env import Mount, ShimEnv
+from asya_contract.wire import H_PROTOCOL, H_SOURCE_IF_MATCH, H_WRITE_ID, PROTOCOL, decode_key, encode_key, unquote_etag
+from asya_shim.client import JOIN, Broken, Buffer, Client, Connection, Response, Unanswered, WrongPeer
+from asya_shim.errors import from_wire
+
+PAGE = 1000
+"""Names asked for in one listing request."""
+
+_TAIL = f" HTTP/1.1\r\nHost: asya\r\n{H_PROTOCOL}: {PROTOCOL}\r\n".encode()
+_READ_TAIL = _TAIL + b"\r\n"
+_WRITE_ID = f"{H_WRITE_ID}: ".encode()
+_SOURCE_IF_MATCH = f"{H_SOURCE_IF_MATCH}: ".encode()
+# What an answer without a body (to HEAD) means by its status alone.
+_BY_STATUS = {
+    400: "bad_request",
+    403: "permission_denied",
+    404: "key_not_found",
+    409: "not_directory",
+    412: "conflict",
+    414: "name_too_long",
+    416: "range",
+    429: "busy",
+    501: "unsupported",
+    503: "unavailable",
+    504: "timeout",
+}
+_PROTOCOL_NAME = H_PROTOCOL.lower().encode()
+_MONTHS = {name: n for n, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
+
+
+class Info(NamedTuple):
+    """What a lookup tells. `version` is "" for directories; `mtime_ns` is 0 where the backend keeps none."""
+
+    is_file: bool
+    size: int
+    mtime_ns: int
+    version: str
+
+
+class Content(NamedTuple):
+    """Bytes of one version; `size` is that of the whole file, whatever range was asked for."""
+
+    data: bytes
+    version: str
+    size: int
+    mtime_ns: int
+
+
+class Listed(NamedTuple):
+    """One name in a listing: `key` is the full path below the mount, without a closing slash."""
+
+    key: bytes
+    is_file: bool
+    size: int
+    mtime_ns: int
+    version: str
+
+
+@functools.lru_cache(maxsize=1024)
+def _target(key: bytes) -> bytes:
+    return encode_key(key).encode("ascii")
+
+
+@functools.lru_cache(maxsize=256)
+def _http_date(value: bytes) -> int:
+    """Nanoseconds since the epoch of an IMF-fixdate (RFC 9110 section 5.6.7), 0 where it is none."""
+    try:
+        _, day, month, year, clock, _ = value.split()
+        hour, minute, second = clock.split(b":")
+        when = (int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second))
+        return calendar.timegm(when) * 10**9
+    except (ValueError, KeyError):
+        return 0
+
+
+def _mtime(response: Response) -> int:
+    exact = response.header(b"x-asya-mtime")
+    return int(exact) if exact else _http_date(response.header(b"last-modified"))
+
+
+def _version(response: Response, name: bytes = b"etag") -> str:
+    return unquote_etag(response.header(name).decode("latin-1"))
+
+
+def _quoted(version: str) -> bytes:
+    return b'"' + version.encode("latin-1") + b'"\r\n'
+
+
+def _condition(if_version: Optional[str], if_absent: bool) -> bytes:
+    if if_version is not None:
+        return b"If-Match: " + _quoted(if_version)
+    return b"If-None-Match: *\r\n" if if_absent else b""
+
+
+def _write_id(write_id: Optional[str] = None) -> bytes:
+    return _WRITE_ID + (write_id or new_write_id()).encode("ascii") + b"\r\n"
+
+
+def new_write_id() -> str:
+    """A name for one change, made once by whoever wants it: 128 random bits."""
+    return os.urandom(16).hex()
+
+
+def _flat(data: Buffer) -> Buffer:
+    """`data` as something whose length is its number of bytes."""
+    if isinstance(data, (bytes, bytearray)):
+        return data
+    view = memoryview(data)
+    return view.cast("B") if view.c_contiguous else view.tobytes()
+
+
+class Remote:
+    """The state proxy's side of one mount. Safe for threads, signal handlers and forks.
+
+    Every method raises the exceptions of `asya_shim.errors`, with the path below the mount as
+    `filename`; StateUnavailableError only after `ASYA_STATE_REQUEST_TIMEOUT` without an answer.
+    """
+
+    def __init__(self, mount: Mount, env: ShimEnv) -> None:
+        self.mount = mount
+        self._actor = env.actor
+        self._client = Client(os.path.join(env.socket_dir, f"{mount.name}.sock"), env.request_timeout)
+
+    @property
+    def consistency(self) -> str:
+        """`lww` or `cas`; "" until the first answer."""
+        return self._client.consistency
+
+    @property
+    def backend(self) -> str:
+        """The proxy's backend; "" until the first answer."""
+        return self._client.backend
+
+    def close(self) -> None:
+        """Close idle connections; the next call opens new ones."""
+        self._client.close()
+
+    def stat(self, key: bytes) -> Optional[Info]:
+        """What is at `key`; None only when the proxy says that nothing is."""
+        response = self._call(key, b"HEAD /keys/" + _target(key) + _READ_TAIL, bodyless=True)
+        if response.status == 200:
+            if response.header(b"x-is-file") == b"false":
+                return Info(False, 0, _mtime(response), "")
+            return Info(True, int(response.header(b"content-length") or 0), _mtime(response), _version(response))
+        by_status = _BY_STATUS.get(response.status, "") if response.header(_PROTOCOL_NAME) else ""
+        code, error = self._error(response, key, by_status=by_status)
+        if code == "key_not_found":
+            return None
+        raise error
+
+    def read(
+        self, key: bytes, start: int = 0, end: Optional[int] = None, version: Optional[str] = None
+    ) -> Optional[Content]:
+        """Bytes `start` to `end` (exclusive; None: to the end) of `key`; None when the proxy says it is absent.
+
+        Raises StateConflictError where `version` is given and no longer the current one, IsADirectoryError.
+        """
+        head = b"GET /keys/" + _target(key) + _TAIL
+        if start or end is not None:
+            if start < 0 or (end is not None and end <= start):
+                raise ValueError(f"range {start}..{end}: expected 0 <= start < end")
+            head += b"Range: bytes=%d-%s\r\n" % (start, b"" if end is None else b"%d" % (end - 1))
+        if version is not None:
+            head += b"If-Match: " + _quoted(version)
+        response = self._call(key, head + b"\r\n")
+        if response.status == 200:
+            data = response.body
+            return Content(data, _version(response), len(data), _mtime(response))
+        if response.status == 206:
+            total = response.header(b"content-range").rpartition(b"/")[2]
+            return Content(response.body, _version(response), int(total), _mtime(response))
+        code, error = self._error(response, key)
+        if code == "key_not_found":
+            return None
+        raise error
+
+    def write(
+        self,
+        key: bytes,
+        data: Buffer,
+        *,
+        if_version: Optional[str] = None,
+        if_absent: bool = False,
+        write_id: Optional[str] = None,
+    ) -> str:
+        """Replace the content of `key`, only over `if_version` or only where absent if asked; the new version.
+
+        Raises StateConflictError, FileExistsError (`if_absent`).
+        """
+        data = _flat(data)
+        head = (
+            b"PUT /keys/"
+            + _target(key)
+            + _TAIL
+            + _condition(if_version, if_absent)
+            + _write_id(write_id)
+            + b"Content-Length: %d\r\n\r\n" % len(data)
+        )
+        response = self._call(key, head, data, change=True)
+        if response.status // 100 == 2:
+            return _version(response)
+        raise self._error(response, key)[1]
+
+    def upload(self, key: bytes, *, if_version: Optional[str] = None, if_absent: bool = False) -> "Upload":
+        """Begin to replace the content of `key` by a stream of unknown length; nothing is stored before `finish`."""
+        head = b"PUT /keys/" + _target(key) + _TAIL + _condition(if_version, if_absent) + _write_id()
+        return Upload(self, key, head + b"Transfer-Encoding: chunked\r\n\r\n")
+
+    def append(self, key: bytes, data: Buffer) -> Tuple[str, Optional[str]]:
+        """Add `data` at the end, creating the file if need be: `(new version, version it was added to)`.
+
+        The second is None where the file was created.
+        """
+        data = _flat(data)
+        head = b"PATCH /keys/" + _target(key) + _TAIL + _write_id() + b"Content-Length: %d\r\n\r\n" % len(data)
+        response = self._call(key, head, data, change=True)
+        if response.status // 100 == 2:
+            base = _version(response, b"x-base-etag")
+            return _version(response), base or None
+        raise self._error(response, key)[1]
+
+    def delete(self, key: bytes, *, if_version: Optional[str] = None) -> None:
+        """Delete the file. Raises FileNotFoundError, StateConflictError."""
+        head = b"DELETE /keys/" + _target(key) + _TAIL + _condition(if_version, False) + _write_id() + b"\r\n"
+        self._change(key, head)
+
+    def make_directory(self, key: bytes) -> None:
+        """Make an empty directory. Raises FileExistsError."""
+        self._change(key, b"PUT /keys/" + _target(key) + b"/" + _TAIL + _write_id() + b"Content-Length: 0\r\n\r\n")
+
+    def remove_directory(self, key: bytes) -> None:
+        """Remove an empty directory. Raises FileNotFoundError, NotADirectoryError, OSError(ENOTEMPTY)."""
+        self._change(key, b"DELETE /keys/" + _target(key) + b"/" + _TAIL + _write_id() + b"\r\n")
+
+    def rename(
+        self,
+        source: bytes,
+        target: bytes,
+        *,
+        if_version: Optional[str] = None,
+        if_absent: bool = False,
+        source_version: Optional[str] = None,
+    ) -> str:
+        """Move `source` over `target`; the target's new version.
+
+        `if_version` and `if_absent` are conditions on the target, `source_version` on the source.
+        """
+        head = (
+            b"POST /keys/"
+            + _target(source)
+            + b"?rename_to="
+            + _target(target)
+            + _TAIL
+            + _condition(if_version, if_absent)
+            + (b"" if source_version is None else _SOURCE_IF_MATCH + _quoted(source_version))
+            + _write_id()
+            + b"Content-Length: 0\r\n\r\n"
+        )
+        response = self._call(source, head, change=True, target=target)
+        if response.status // 100 == 2:
+            return _version(response)
+        raise self._error(response, source, target)[1]
+
+    def list(
+        self, prefix: bytes, *, recursive: bool = False, limit: Optional[int] = None, after: bytes = b""
+    ) -> Iterator[Listed]:
+        """Names that start with `prefix` (a directory's ends with a slash), in byte order, beyond `after`.
+
+        One level with directories folded into one name each, or everything below if `recursive`. At
+        most `limit` names. Asks for the next page only when it is reached.
+        """
+        left = limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            response = self._call(
+                prefix,
+                b"GET /keys/?prefix=%s&delimiter=%s&limit=%d&after=%s&detail=1"
+                % (_target(prefix), b"" if recursive else b"%2F", size, _target(after))
+                + _READ_TAIL,
+            )
+            if response.status != 200:
+                raise self._error(response, prefix)[1]
+            page, more = _page(response.body)
+            yield from page
+            if not more or not page:
+                return
+            if left is not None:
+                left -= len(page)
+            last = page[-1]
+            after = last.key if last.is_file else last.key + b"/"
+
+    def get_attr(self, key: bytes, name: str) -> Optional[str]:
+        """The value of one attribute of a file, None where it has no such attribute."""
+        response = self._call(key, b"GET /meta/" + _target(key) + b"?attr=" + _attr(name) + _READ_TAIL)
+        if response.status == 200:
+            value = json.loads(response.body).get("value")
+            return None if value is None else str(value)
+        raise self._error(response, key)[1]
+
+    def set_attr(self, key: bytes, name: str, value: str, *, if_version: Optional[str] = None) -> str:
+        """Set one attribute; the file's new version ("" where the backend keeps the old one)."""
+        body = json.dumps({"attr": name, "value": value}).encode()
+        head = (
+            b"PUT /meta/" + _target(key) + b"?attr=" + _attr(name) + _TAIL + _condition(if_version, False) + _write_id()
+        )
+        head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+        return self._change(key, head, body)
+
+    def remove_attr(self, key: bytes, name: str, *, if_version: Optional[str] = None) -> str:
+        """Remove one attribute; the file's new version ("" where the backend keeps the old one)."""
+        head = b"DELETE /meta/" + _target(key) + b"?attr=" + _attr(name) + _TAIL + _condition(if_version, False)
+        return self._change(key, head + _write_id() + b"\r\n")
+
+    def list_attrs(self, key: bytes) -> List[str]:
+        """The names of a file's attributes."""
+        response = self._call(key, b"GET /meta/" + _target(key) + _READ_TAIL)
+        if response.status == 200:
+            return [str(name) for name in json.loads(response.body)["attrs"]]
+        raise self._error(response, key)[1]
+
+    def _change(self, key: bytes, head: bytes, body: Buffer = b"") -> str:
+        response = self._call(key, head, body, change=True)
+        if response.status // 100 == 2:
+            return _version(response)
+        raise self._error(response, key)[1]
+
+    def _call(
+        self,
+        key: bytes,
+        head: bytes,
+        body: Buffer = b"",
+        *,
+        bodyless: bool = False,
+        change: bool = False,
+        target: Optional[bytes] = None,
+    ) -> Response:
+        try:
+            return self._client.request(head, body, bodyless=bodyless, change=change)
+        except (Unanswered, WrongPeer) as error:
+            self._unavailable(error, key, target)
+
+    def _unavailable(self, error: Exception, key: bytes, target: Optional[bytes] = None) -> NoReturn:
+        lost = isinstance(error, Unanswered) and error.lost
+        text = str(error)
+        if isinstance(error, Unanswered):
+            text += "; look at the log of container asya-state-proxy and at its /readyz"
+        raise self.failure("unknown_outcome" if lost else "unavailable", text, key, target) from None
+
+    def failure(self, code: str, message: str, key: bytes, target: Optional[bytes] = None) -> OSError:
+        """The exception for a wire error code, about `key` (and `target`, of a rename)."""
+        return from_wire(
+            code,
+            message,
+            actor=self._actor,
+            backend=self.backend,
+            filename=self._path(key),
+            filename2=None if target is None else self._path(target),
+        )
+
+    def _path(self, key: bytes) -> str:
+        return f"{self.mount.path}/{os.fsdecode(key)}" if key else self.mount.path
+
+    def _error(
+        self, response: Response, key: bytes, target: Optional[bytes] = None, by_status: str = ""
+    ) -> Tuple[str, OSError]:
+        """The code an answer stands for and its exception; `by_status` is what its status means without a body."""
+        code, message, _ = response.error()
+        if not code:
+            code = response.header(b"x-asya-error").decode("latin-1") or by_status
+        if not code:
+            code, message = "unavailable", f"the state proxy answered status {response.status} without saying why"
+        if code in ("range", "precondition_required"):
+            # Nothing a handler did can cause these.
+            import logging
+
+            logging.getLogger("asya.shim").error("state proxy: %s: %s, key=%r", code, message, key)
+        return code, self.failure(code, message, key, target)
+
+
+def _attr(name: str) -> bytes:
+    return quote_from_bytes(os.fsencode(name), safe="-_.~").encode("ascii")
+
+
+def _page(body: bytes) -> Tuple[List[Listed], bool]:
+    """A listing's page, files and directories merged in byte order, and whether another follows."""
+    page: Dict[str, object] = json.loads(body)
+    keys, prefixes = page["keys"], page.get("prefixes") or []
+    assert isinstance(keys, list)
+    assert isinstance(prefixes, list)
+    out: List[Listed] = []
+    for entry in keys:
+        name = decode_key(entry["key"])
+        if name.endswith(b"/"):
+            out.append(Listed(name[:-1], False, 0, int(entry.get("mtime") or 0), ""))
+        else:
+            out.append(Listed(name, True, int(entry["size"]), int(entry.get("mtime") or 0), str(entry["etag"])))
+    out.extend(Listed(decode_key(name)[:-1], False, 0, 0, "") for name in prefixes)
+    out.sort(key=lambda listed: listed.key if listed.is_file else listed.key + b"/")
+    return out, bool(page.get("more"))
+
+
+class Upload:
+    """A body on its way, of a length nobody knows yet. Used by one thread; nothing is stored before `finish`.
+
+    What was sent cannot be sent again: a connection that breaks ends it with StateUnavailableError.
+    """
+
+    def __init__(self, remote: Remote, key: bytes, head: bytes) -> None:
+        self._remote = remote
+        self._key = key
+        self._owner = os.getpid()
+        client = remote._client
+        try:
+            self._connection: Optional[Connection] = client.open_stream()
+        except (Unanswered, WrongPeer) as error:
+            remote._unavailable(error, key)
+        self._transmit(head)
+
+    def send(self, data: Buffer) -> None:
+        """Send the next bytes; waits while the proxy cannot take more.
+
+        Raises what the proxy answered where it refuses the body early.
+        """
+        data = _flat(data)
+        if 0 < len(data) <= JOIN:
+            self._transmit(b"%x\r\n%b\r\n" % (len(data), bytes(data)))
+        elif len(data):
+            self._transmit(b"%x\r\n" % len(data))
+            self._transmit(data)
+            self._transmit(b"\r\n")
+
+    def finish(self) -> str:
+        """Send the end and wait until it is stored; the new version."""
+        self._transmit(b"0\r\n\r\n")
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        try:
+            response = self._remote._client.receive(connection)
+        except (Broken, WrongPeer) as error:
+            lost = isinstance(error, Broken)
+            raise self._broken(error, "unknown_outcome" if lost else "unavailable") from None
+        if response.status // 100 == 2:
+            return _version(response)
+        raise self._remote._error(response, self._key)[1]
+
+    def abort(self) -> None:
+        """Drop it; the proxy stores nothing. Does nothing after `finish`."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _transmit(self, data: Union[bytes, Buffer]) -> None:
+        connection = self._connection
+        if connection is None:
+            raise ValueError("the upload has ended")
+        if os.getpid() != self._owner:
+            self.abort()
+            raise self._remote.failure("unavailable", "an upload cannot go on in a forked process", self._key)
+        try:
+            connection.send_all(data)
+        except OSError as error:
+            self._connection = None
+            try:
+                response = self._remote._client.refusal(connection, error)
+            except (Broken, WrongPeer) as broken:
+                raise self._broken(broken, "unavailable") from None
+            raise self._remote._error(response, self._key)[1] from None
+        except BaseException:
+            self.abort()
+            raise
+
+    def _broken(self, error: Exception, code: str) -> OSError:
+        text = f"the state proxy at {self._remote._client.path} cut an upload that cannot be repeated ({error})"
+        return self._remote.failure(code, text, self._key)

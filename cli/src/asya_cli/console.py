@@ -1,0 +1,38 @@
+"""Lines on the terminal: each with the name of who said it, coloured where a person is watching."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+# SGR codes of the names, in the order in which they first speak; none of them is red.
+_COLOURS = ("36", "32", "35", "33", "34", "96", "92", "95")
+_RED = "31"
+OWN_NAME = "asya"
+
+
+class Console:
+    """Writes `name | line`, the names padded to `width`.
+
+    Colours only on a terminal, and not where NO_COLOR is set (no-color.org).
+    """
+
+    def __init__(self, width: int = len(OWN_NAME), stream: TextIO | None = None) -> None:
+        self.width = width
+        self._stream = stream if stream is not None else sys.stdout
+        self._colours: dict[str, str] = {}
+        self._coloured = self._stream.isatty() and not os.environ.get("NO_COLOR")
+
+    def line(self, name: str, text: str, *, alarm: bool = False) -> None:
+        """One line, written and flushed at once."""
+        label = f"{name:<{self.width}} |"
+        if self._coloured:
+            colour = _RED if alarm else self._colours.setdefault(name, _COLOURS[len(self._colours) % len(_COLOURS)])
+            label = f"\x1b[{colour}m{label}\x1b[0m"
+        self._stream.write(f"{label} {text}\n" if text else f"{label}\n")
+        self._stream.flush()
+
+    def say(self, text: str, *, alarm: bool = False) -> None:
+        """A line of our own."""
+        self.line(OWN_NAME, text, alarm=alarm)

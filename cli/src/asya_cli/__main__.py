@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 import asya_contract
 from asya_cli.backends import DEFAULT_STATE_DIR
 from asya_cli.errors import EXIT_CODES
+from asya_cli.init import write_actor
+from asya_cli.places import Question
 from asya_cli.run import run
+from asya_cli.state import show_content, show_list
+from asya_contract.names import DEFAULT_MOUNT
 
 _BACKEND_HELP = (
     "sqlite; manifest (the manifest's own, credentials from this environment); or a URL: sqlite:///DIR, redis://HOST, "
@@ -28,7 +35,12 @@ def main() -> None:
 @click.option("--actor", metavar="NAME", help="Which actor, where the manifest holds several.")
 @click.option("--backend", default="sqlite", show_default=True, metavar="BACKEND", help=_BACKEND_HELP)
 @click.option(
-    "--state", "state_dir", default=DEFAULT_STATE_DIR, show_default=True, help="Directory of the SQLite state."
+    "--state",
+    "state_dir",
+    default=DEFAULT_STATE_DIR,
+    show_default=True,
+    metavar="DIR",
+    help="Directory of the SQLite state.",
 )
 @click.option(
     "--replicas", type=click.IntRange(1, 64), default=1, show_default=True, help="How many, each with its own proxy."
@@ -44,6 +56,67 @@ def run_command(
     takes from Secrets and ConfigMaps is read from variables of the same name.
     """
     run(manifest, actor, backend, state_dir, replicas, port)
+
+
+@main.command("init", epilog=EXIT_CODES)
+@click.argument("name")
+@click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="Where to write. [default: ./NAME]")
+def init_command(name: str, directory: Path | None) -> None:
+    """Write manifest, handler and Dockerfile of an actor NAME of your own. Files that are there are never replaced."""
+    paths = write_actor(name, directory if directory is not None else Path(name))
+    for path in paths:
+        click.echo(f"wrote {path}")
+    click.echo(f"run it with: asya run {paths[0]}")
+
+
+@main.group("state", epilog=EXIT_CODES)
+def state_group() -> None:
+    """Look into the state of an actor, whether it runs or not. Nothing is changed."""
+
+
+_Command = Callable[..., None]
+
+
+def _state_options(command: _Command) -> _Command:
+    """The options that `asya state` commands share."""
+    for option in reversed(
+        (
+            click.option("--manifest", type=click.Path(dir_okay=False, path_type=Path), help="Manifest of the actor."),
+            click.option("--actor", metavar="NAME", help="Which actor; not needed where only one has state."),
+            click.option(
+                "--namespace", default="default", show_default=True, help="Without a manifest: its namespace."
+            ),
+            click.option("--mount", default=DEFAULT_MOUNT, show_default=True, help="Which mount of the actor."),
+            click.option("--backend", default="sqlite", show_default=True, metavar="BACKEND", help=_BACKEND_HELP),
+            click.option(
+                "--state",
+                "state_dir",
+                default=DEFAULT_STATE_DIR,
+                show_default=True,
+                metavar="DIR",
+                help="Directory of the SQLite state.",
+            ),
+            click.option("--json", "as_json", is_flag=True, help="JSON, with the version of each file."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@state_group.command("ls", epilog=EXIT_CODES)
+@click.argument("path", default="")
+@_state_options
+def ls_command(path: str, as_json: bool, **options: Any) -> None:
+    """List the state files below PATH: bytes, last write (UTC), name."""
+    asyncio.run(show_list(Question(**options), path, as_json=as_json))
+
+
+@state_group.command("cat", epilog=EXIT_CODES)
+@click.argument("path")
+@_state_options
+def cat_command(path: str, as_json: bool, **options: Any) -> None:
+    """Print the state file PATH, such as history.json or /state/history.json."""
+    asyncio.run(show_content(Question(**options), path, as_json=as_json))
 
 
 if __name__ == "__main__":

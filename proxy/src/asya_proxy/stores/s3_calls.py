@@ -1,0 +1,113 @@
+"""One call of the S3 SDK from the event loop: which pool, which client, and what its failure means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from asya_proxy.errors import Conflict, Exists, KeyNotFound, StoreError, Unavailable
+from asya_proxy.stores import s3_client
+from asya_proxy.stores.base import ANY, Precondition, StoreConfig
+from asya_proxy.stores.threads import Pool
+
+_T = TypeVar("_T")
+
+THREADS = 32
+LARGE_THREADS = 8
+WAITING = 256
+
+
+def quoted(version: str) -> str:
+    """A version as the ETag that the backend gave."""
+    return version if version.startswith("W/") else f'"{version}"'
+
+
+def unquoted(etag: str) -> str:
+    """An ETag as a version."""
+    return etag[1:-1] if len(etag) > 1 and etag[0] == etag[-1] == '"' else etag
+
+
+def conditions(when: Precondition) -> dict[str, Any]:
+    if when.absent:
+        return {"IfNoneMatch": "*"}
+    return {} if when.version is None else {"IfMatch": quoted(when.version)}
+
+
+class S3Calls:
+    """The clients and thread pools of one store."""
+
+    def __init__(self, config: StoreConfig) -> None:
+        self._config = config
+        self.bucket = config.bucket
+        self.small = Pool("s3", threads=THREADS, waiting=WAITING)
+        self.large = Pool("s3-large", threads=LARGE_THREADS, waiting=4 * WAITING)
+        self._clients: s3_client.Clients | None = None
+
+    async def connect(self) -> None:
+        """Make the clients; nothing is sent."""
+
+        def make() -> s3_client.Clients:
+            return s3_client.make_clients(
+                self._config.environ,
+                attempt_timeout=self._config.attempt_timeout,
+                connections=THREADS + LARGE_THREADS,
+            )
+
+        self._clients = await self.read("connect", make)
+
+    def close(self) -> None:
+        self.small.close()
+        self.large.close()
+        for client in self._clients or ():
+            client.close()
+
+    @property
+    def sdk(self) -> s3_client.Clients:
+        if self._clients is None:
+            raise Unavailable(f"{self.where('call')}: the store is not connected", ambiguous=False)
+        return self._clients
+
+    def where(self, operation: str) -> str:
+        place = s3_client.endpoint(self._config.environ)
+        return f"s3 {operation} in bucket {self.bucket!r}" + (f" at {place}" if place else "")
+
+    async def read(
+        self,
+        operation: str,
+        work: Callable[[], _T],
+        *,
+        discard: Callable[[_T], None] | None = None,
+        pool: Pool | None = None,
+    ) -> _T:
+        """`work()` in a thread. Raises KeyNotFound for an absent object, Conflict for another version, and what
+        else the backend says; its `Unavailable` is never ambiguous."""
+        try:
+            return await (pool or self.small).run(work, discard=discard)
+        except s3_client.SDK_ERRORS as error:
+            if s3_client.code_of(error) == "NoSuchKey":
+                raise KeyNotFound(self.where(operation)) from error
+            if s3_client.precondition_failed(error):
+                raise Conflict(f"{self.where(operation)}: it is at another version") from error
+            raise self.translate(error, operation, changing=False) from error
+
+    async def change(
+        self, operation: str, work: Callable[[], _T], *, when: Precondition = ANY, pool: Pool | None = None
+    ) -> _T:
+        """`work()` in a thread, a change under `when`. Raises Exists or Conflict where that did not hold."""
+        try:
+            return await (pool or self.small).run(work)
+        except s3_client.SDK_ERRORS as error:
+            lost = s3_client.precondition_failed(error)
+            if lost and when.absent:
+                raise Exists(f"{self.where(operation)}: the name is taken") from error
+            if lost or (s3_client.code_of(error) == "NoSuchKey" and when.version is not None):
+                raise Conflict(f"{self.where(operation)}: it is not at version {when.version}") from error
+            raise self.translate(error, operation, changing=True) from error
+
+    def translate(self, error: BaseException, operation: str, *, changing: bool) -> StoreError:
+        return s3_client.translate(error, changing=changing, where=self.where(operation))
+
+
+def header(answer: Mapping[str, Any], name: str) -> str:
+    """An HTTP header of an answer; `name` in lower case."""
+    return str(answer["ResponseMetadata"].get("HTTPHeaders", {}).get(name, ""))

@@ -1,0 +1,545 @@
+"""The NATS store against a real nats-server: what is peculiar to it, then the conformance kit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asya_proxy.errors import (
+    BadRequest,
+    Conflict,
+    Exists,
+    KeyNotFound,
+    NameTooLong,
+    PermissionDenied,
+    Quota,
+    StoreError,
+    TooLarge,
+    Unavailable,
+)
+from asya_proxy.stores import nats as module
+from asya_proxy.stores.base import ABSENT, Body, Change, Reading, StoreConfig, match
+from asya_proxy.stores.nats import NatsStore
+from asya_proxy.stores.nats_record import MAX_PAST, Run, decode_key, encode_key, pieces, subject_filter
+from support.server_nats import NatsServer
+
+BIG = bytes(range(256)) * 6000  # 1.5 MB: three chunks
+Open = Callable[..., Awaitable[NatsStore]]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    with NatsServer(tmp_path_factory.mktemp("nats")) as running:
+        yield running
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Open]:
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def open_store(
+            server: NatsServer, bucket: str = "state", prefix: str = "ns/actor/", **more: Any
+        ) -> NatsStore:
+            store = NatsStore(StoreConfig(bucket, prefix, {"NATS_URL": server.url}, **more))
+            stack.push_async_callback(store.close)
+            await store.connect()
+            return store
+
+        yield open_store
+
+
+@pytest.fixture
+async def store(server: NatsServer, connect: Open) -> NatsStore:
+    """A bucket of its own."""
+    return await connect(server, secrets.token_hex(6))
+
+
+def change(when: Any = None, write_id: str = "") -> Change:
+    return Change(write_id or secrets.token_urlsafe(16), *([when] if when is not None else []))
+
+
+async def content(reading: Reading | None) -> bytes:
+    assert reading is not None
+    if reading.stream is None:
+        assert reading.data is not None
+        return reading.data
+    return b"".join([piece async for piece in reading.stream])
+
+
+async def info(store: NatsStore, stream: str) -> dict[str, Any]:
+    return await store._nats.call(f"$JS.API.STREAM.INFO.{stream}")
+
+
+# Names
+
+
+@given(st.lists(st.binary(max_size=12).filter(lambda segment: b"/" not in segment), min_size=1, max_size=5))
+def test_every_name_comes_back(segments: list[bytes]) -> None:
+    key = b"/".join(segments)
+    text = encode_key(key)
+    assert decode_key(text) == key
+    assert all(text.split(".")), "no empty token"
+    assert text.isascii()
+    assert not set(text) & set(" *>$\r\n\t")
+
+
+@pytest.mark.parametrize("foreign", ["a.=2e", "=41", "a..b", "", "a b", "a.=", "=", "é"])
+def test_only_our_own_spelling_is_a_name(foreign: str) -> None:
+    key = decode_key(foreign)
+    assert key is None or encode_key(key) == foreign
+
+
+def test_a_name_beyond_the_protocol_line_is_refused() -> None:
+    with pytest.raises(NameTooLong, match="3500"):
+        encode_key(b"." * 1200)
+
+
+def test_the_filter_is_the_last_whole_segment() -> None:
+    assert subject_filter(b"") == ">"
+    assert subject_filter(b"ns/actor/") == "ns.actor.>"
+    assert subject_filter(b"ns/act") == "ns.>"
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 9)), max_size=4), st.integers(0, 60), st.integers(0, 60))
+def test_ranges_name_exactly_the_chunks_they_need(shape: list[tuple[int, int]], start: int, stop: int) -> None:
+    runs = [Run(f"u{number}", count, each, max(1, each - 2)) for number, (count, each) in enumerate(shape)]
+    data = {}
+    for run in runs:
+        for index in range(run.count):
+            size = run.last if index == run.count - 1 else run.each
+            data[run.upload, index] = secrets.token_bytes(size)
+    whole = b"".join(data.values())
+    found = b"".join(data[p.upload, p.index][p.start : p.stop] for p in pieces(runs, start, min(stop, len(whole))))
+    assert found == whole[start:stop]
+
+
+# Values
+
+
+async def test_small_files_are_plain_values_of_the_bucket(server: NatsServer, store: NatsStore) -> None:
+    await store.put(b"dir/history.json", Body(b'["hello"]'), change())
+    client = await nats.connect(server.url)
+    bucket = await client.jetstream().key_value(store._config.bucket)
+    entry = await bucket.get("ns.actor.dir.history=2Ejson")
+    assert entry.value == b'["hello"]'
+    await client.close()
+
+
+async def test_what_others_write_is_a_file(server: NatsServer, store: NatsStore) -> None:
+    client = await nats.connect(server.url)
+    bucket = await client.jetstream().key_value(store._config.bucket)
+    await bucket.put("ns.actor.notes", b"by hand")
+    stat = await store.head(b"notes")
+    assert stat is not None
+    assert (stat.size, await content(await store.get(b"notes"))) == (7, b"by hand")
+    assert [entry.size for entry in (await store.list(b"")).entries] == [7]
+    await store.append(b"notes", Body(b" and by us"), change())
+    assert (await bucket.get("ns.actor.notes")).value == b"by hand and by us"
+    await bucket.delete("ns.actor.notes")
+    assert await store.head(b"notes") is None
+    assert (await store.list(b"")).entries == []
+    await store.put(b"notes", Body(b"again"), change(ABSENT))
+    await bucket.purge("ns.actor.notes")
+    assert await store.head(b"notes") is None
+    await client.close()
+
+
+async def test_ranges_read_needed_chunks_only(store: NatsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    await store.put(b"big", Body(BIG), change())
+    asked = []
+    original = store._nats.request
+
+    async def request(subject: str, *args: Any, **kwargs: Any) -> Any:
+        asked.append(subject)
+        return await original(subject, *args, **kwargs)
+
+    monkeypatch.setattr(store._nats, "request", request)
+    start = module.CHUNK_SIZE + 10
+    assert await content(await store.get(b"big", start=start, end=start + 20)) == BIG[start : start + 20]
+    assert [subject.rpartition(".")[2] for subject in asked if "DIRECT.GET" in subject] == ["1"]
+
+
+async def test_appends_to_a_chunked_file_grow_its_tail_and_then_a_chunk(store: NatsStore) -> None:
+    expected = BIG
+    await store.put(b"log", Body(BIG), change())
+    for number in range(6):
+        line = bytes([number]) * 100_000
+        expected += line
+        await store.append(b"log", Body(line), change())
+    assert await content(await store.get(b"log")) == expected
+    huge = BIG[::-1]
+    appended = await store.append(b"log", Body(huge), change())
+    assert appended.stat.size == len(expected) + len(huge)
+    assert await content(await store.get(b"log")) == expected + huge
+
+
+async def test_a_file_of_many_appends_is_written_anew(store: NatsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_RUNS", 5)
+    expected = b""
+    for number in range(12):
+        line = bytes([number]) * (module.INLINE // 2 + 1)
+        expected += line
+        await store.append(b"log", Body(line), change())
+    stored = await store._read(b"log")
+    assert len(stored.head.runs) <= 5
+    assert await content(await store.get(b"log")) == expected
+
+
+async def test_attributes_keep_content_and_mtime(store: NatsStore) -> None:
+    first = await store.put(b"f", Body(BIG), change())
+    second = await store.set_attrs(b"f", {"YQ==": "Yg=="}, change(match(first.version)))
+    assert (second.mtime_ns, second.size, dict(second.attrs)) == (first.mtime_ns, len(BIG), {"YQ==": "Yg=="})
+    assert second.version != first.version
+    assert await content(await store.get(b"f")) == BIG
+    with pytest.raises(TooLarge, match="16384"):
+        await store.set_attrs(b"f", {"a": "x" * 20_000}, change())
+    with pytest.raises(KeyNotFound):
+        await store.set_attrs(b"missing", {}, change())
+
+
+async def test_the_client_survives_what_the_server_would_not(store: NatsStore) -> None:
+    """The longest name with the largest inline value, and one byte more of each."""
+    name = b"." * 1100
+    await store.put(name, Body(b"x" * module.INLINE), change())
+    with pytest.raises(NameTooLong):
+        await store.put(b"." * 1200, Body(b"x"), change())
+    await store.put(name, Body(b"x" * (module.INLINE + 1)), change())
+    assert len(await content(await store.get(name))) == module.INLINE + 1
+
+
+async def test_a_server_with_a_small_payload(tmp_path: Path, connect: Open) -> None:
+    with NatsServer(tmp_path / "small", max_payload=128 << 10) as server:
+        store = await connect(server)
+        await store.put(b"f", Body(BIG), change())
+        assert await content(await store.get(b"f")) == BIG
+        await store.append(b"f", Body(b"z" * 60_000), change())
+        await store.append(b"f", Body(b"z" * 60_000), change())
+        assert await content(await store.get(b"f")) == BIG + b"z" * 120_000
+    with NatsServer(tmp_path / "tiny", max_payload=64 << 10) as server:
+        with pytest.raises(BadRequest, match="max_payload"):
+            await connect(server)
+
+
+# Changes repeated with their id
+
+
+async def test_repeats_are_found_through_a_delete(store: NatsStore) -> None:
+    created = await store.put(b"f", Body(b"1"), change(ABSENT, "create"))
+    await store.delete(b"f", change(match(created.version), "delete"))
+    await store.delete(b"f", change(match(created.version), "delete"))
+    again = await store.put(b"f", Body(b"1"), change(ABSENT, "create"))
+    assert again.version == created.version
+    assert await store.head(b"f") is None
+
+
+async def test_repeats_are_found_where_too_many_followed(store: NatsStore) -> None:
+    first = await store.append(b"log", Body(b"first;"), change(write_id="first"))
+    for number in range(3 * MAX_PAST):
+        await store.append(b"log", Body(b"%d;" % number), change())
+    before = await content(await store.get(b"log"))
+    again = await store.append(b"log", Body(b"first;"), change(write_id="first"))
+    assert (again.stat.version, again.base) == (first.stat.version, None)
+    assert await content(await store.get(b"log")) == before
+    assert before.count(b"first;") == 1
+
+
+async def test_a_repeat_by_another_proxy_is_no_conflict(server: NatsServer, store: NatsStore, connect: Open) -> None:
+    other = await connect(server, store._config.bucket)
+    base = await store.put(b"f", Body(b"base"), change())
+    one = await store.put(b"f", Body(b"mine"), change(match(base.version), "mine"))
+    two = await other.put(b"f", Body(b"mine"), change(match(base.version), "mine"))
+    assert one.version == two.version
+    await other.put(b"f", Body(b"theirs"), change(match(one.version)))
+    assert (await store.put(b"f", Body(b"mine"), change(match(base.version), "mine"))).version == one.version
+    with pytest.raises(Conflict):
+        await store.put(b"f", Body(b"late"), change(match(base.version)))
+
+
+async def test_one_id_may_name_several_operations(store: NatsStore) -> None:
+    await store.put(b"f", Body(b"1"), change(write_id="same"))
+    await store.append(b"f", Body(b"2"), change(write_id="same"))
+    await store.delete(b"f", change(write_id="same"))
+    assert await store.head(b"f") is None
+
+
+async def test_stale_changes_lose(server: NatsServer, store: NatsStore, connect: Open) -> None:
+    """Also where this client believes an older state than the server has."""
+    other = await connect(server, store._config.bucket)
+    first = await store.put(b"f", Body(b"1"), change())
+    second = await other.put(b"f", Body(b"2"), change(match(first.version)))
+    with pytest.raises(Conflict):
+        await store.delete(b"f", change(match(first.version)))
+    with pytest.raises(Conflict):
+        await store.put(b"f", Body(b"3"), change(match(first.version)))
+    with pytest.raises(Exists):
+        await store.put(b"f", Body(b"3"), change(ABSENT))
+    await store.delete(b"f", change(match(second.version)))
+    with pytest.raises(KeyNotFound):
+        await other.delete(b"f", change())
+    third = await other.put(b"f", Body(b"1"), change(ABSENT))
+    assert third.version not in (first.version, second.version)
+
+
+# Housekeeping
+
+
+async def test_replaced_chunks_go_after_a_grace(store: NatsStore) -> None:
+    chunks = f"ASYA_{store._config.bucket}_CHUNKS"
+    await store.put(b"big", Body(BIG), change())
+    assert (await info(store, chunks))["state"]["messages"] == 3
+    await store.put(b"big", Body(b"small"), change())
+    assert await store.purge_due() == 0
+    assert (await info(store, chunks))["state"]["messages"] == 3
+    assert await store.purge_due(time.monotonic() + module.GRACE + 1) == 1
+    assert (await info(store, chunks))["state"]["messages"] == 0
+
+
+async def test_a_refused_upload_leaves_nothing(store: NatsStore) -> None:
+    chunks = f"ASYA_{store._config.bucket}_CHUNKS"
+    await store.put(b"f", Body(b"there"), change())
+
+    async def late() -> AsyncIterator[bytes]:
+        yield BIG
+        await store.put(b"f", Body(b"came first"), change())
+
+    first = await store.head(b"f")
+    assert first is not None
+    with pytest.raises(Conflict):
+        await store.put(b"f", Body(stream=late()), change(match(first.version)))
+    assert (await info(store, chunks))["state"]["messages"] == 3
+    await store.purge_due()
+    assert (await info(store, chunks))["state"]["messages"] == 0
+
+
+async def test_the_sweep_takes_what_dead_writers_left_and_nothing_else(store: NatsStore) -> None:
+    await store.put(b"kept", Body(BIG), change())
+    orphan = await store._upload(b"kept", module._once(b"x" * 10))
+    assert orphan.count == 1
+    await store.put(b"gone", Body(b"x"), change())
+    await store.delete(b"gone", change())
+    assert await store.sweep() == (0, 0)
+    later = time.time_ns() + int((module.ORPHAN_AGE + 1) * 1e9)
+    assert await store.sweep(later) == (1, 1)
+    assert (await info(store, f"KV_{store._config.bucket}"))["state"]["messages"] == 1
+    assert await content(await store.get(b"kept")) == BIG
+    await store.put(b"gone", Body(b"again"), change(ABSENT))
+
+
+async def test_purging_a_marker_spares_what_was_written_since(store: NatsStore) -> None:
+    await store.put(b"f", Body(b"1"), change())
+    await store.delete(b"f", change())
+    await store.put(b"f", Body(b"2"), change(ABSENT))
+    assert await store.purge_due(time.monotonic() + 10_000) == 1
+    assert await content(await store.get(b"f")) == b"2"
+
+
+# Listing
+
+
+async def test_listings_follow_other_writers(server: NatsServer, store: NatsStore, connect: Open) -> None:
+    other = await connect(server, store._config.bucket)
+    for number in range(5):
+        await other.put(b"d/%d" % number, Body(b"x"), change())
+        await store.delete(b"d/%d" % (number - 1), change()) if number else None
+        assert [entry.key for entry in (await store.list(b"d/")).entries] == [b"d/%d" % number]
+        assert [entry.key for entry in (await other.list(b"d/")).entries] == [b"d/%d" % number]
+    assert (await store.list(b"", delimiter=True)).prefixes == [b"d/"]
+
+
+async def test_many_names_come_in_pages(store: NatsStore) -> None:
+    names = sorted(b"d%d/f%d" % (number % 7, number) for number in range(1200))
+    await asyncio.gather(*(store.put(name, Body(b""), change()) for name in names))
+    seen: list[bytes] = []
+    more = True
+    while more:
+        page = await store.list(b"", after=seen[-1] if seen else b"", limit=97)
+        seen += [entry.key for entry in page.entries]
+        more = page.more
+    assert seen == names
+
+
+# What can be wrong at start
+
+
+async def refusal(server: NatsServer | None, connect: Open, credentials: str = "", **environ: str) -> StoreError:
+    url = server.url.replace("//", f"//{credentials}") if server is not None else "nats://127.0.0.1:1"
+    store = NatsStore(StoreConfig("state", "ns/a/", {"NATS_URL": url} | environ, attempt_timeout=2.0))
+    with pytest.raises(StoreError) as caught:
+        await store.connect()
+    await store.close()
+    return caught.value
+
+
+async def test_an_unreachable_server(connect: Open) -> None:
+    error = await refusal(None, connect)
+    assert isinstance(error, Unavailable)
+    assert not error.ambiguous
+    assert "127.0.0.1:1" in str(error)
+    assert "NATS_URL" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({"NATS_URL": ""}, "NATS_URL is not set"),
+        ({"NATS_URL": "http://user:secret@nats"}, "nats://"),
+        ({"NATS_CREDS_FILE": "/nonexistent"}, "NATS_CREDS_FILE='/nonexistent'"),
+    ],
+)
+async def test_bad_settings(connect: Open, environ: dict[str, str], says: str) -> None:
+    error = await refusal(None, connect, **environ)
+    assert isinstance(error, BadRequest)
+    assert says in str(error)
+    assert "secret" not in str(error)
+
+
+async def test_a_bad_bucket_name(server: NatsServer, connect: Open) -> None:
+    with pytest.raises(BadRequest, match="STATE_BUCKET"):
+        await connect(server, "my.bucket")
+
+
+async def test_no_jetstream(tmp_path: Path, connect: Open) -> None:
+    with NatsServer(tmp_path, jetstream=False) as server:
+        error = await refusal(server, connect)
+    assert isinstance(error, BadRequest)
+    assert "nats-server -js" in str(error)
+
+
+USERS = """authorization { users = [
+  {user: all, password: p}
+  {user: nocreate, password: p, permissions: {publish: {deny: ["$JS.API.STREAM.CREATE.>"]}}}
+  {user: noapi, password: p, permissions: {publish: {deny: ["$JS.>"]}}}
+  {user: noinbox, password: p, permissions: {subscribe: {deny: ["_INBOX.>"]}}}
+  {user: readonly, password: p, permissions: {publish: {deny: ["$KV.>"]}}}
+] }"""
+
+
+@pytest.mark.parametrize(
+    ("credentials", "kind", "says"),
+    [
+        ("", PermissionDenied, "refuses the credentials"),
+        ("all:wrong@", PermissionDenied, "refuses the credentials"),
+        ("nocreate:p@", KeyNotFound, "nats kv add state"),
+        ("noapi:p@", PermissionDenied, "$JS.API.STREAM.INFO.KV_state"),
+        ("noinbox:p@", PermissionDenied, "_INBOX.>"),
+    ],
+)
+async def test_credentials(tmp_path: Path, connect: Open, credentials: str, kind: type[StoreError], says: str) -> None:
+    with NatsServer(tmp_path, config=USERS) as server:
+        error = await refusal(server, connect, credentials)
+    assert isinstance(error, kind)
+    assert says in str(error)
+    assert ":p@" not in str(error)
+    assert "wrong" not in str(error)
+
+
+async def test_a_user_that_may_not_write(tmp_path: Path, connect: Open) -> None:
+    with NatsServer(tmp_path, config=USERS) as server:
+        server.credentials = "all:p@"
+        await connect(server)
+        server.credentials = "readonly:p@"
+        store = await connect(server)
+        with pytest.raises(PermissionDenied, match=r"publish to \$KV.state.ns.actor.f"):
+            await store.put(b"f", Body(b"x"), change())
+        assert await store.head(b"f") is None
+
+
+async def test_a_bucket_that_would_forget_is_refused(server: NatsServer, connect: Open) -> None:
+    client = await nats.connect(server.url)
+    bucket = secrets.token_hex(4)
+    await client.jetstream().add_stream(
+        name=f"KV_{bucket}", subjects=[f"$KV.{bucket}.>"], discard="old", max_bytes=1 << 20, max_msgs_per_subject=1
+    )
+    with pytest.raises(BadRequest, match="--discard=new"):
+        await connect(server, bucket)
+    await client.close()
+
+
+async def test_a_full_bucket(store: NatsStore) -> None:
+    name = f"KV_{store._config.bucket}"
+    config = (await info(store, name))["config"]
+    await store._nats.call(f"$JS.API.STREAM.UPDATE.{name}", {**config, "max_bytes": 1_000_000})
+    for number in range(4):
+        await store.put(b"f%d" % number, Body(b"x" * 200_000), change())
+    with pytest.raises(Quota, match="full"):
+        await store.put(b"f4", Body(b"x" * 200_000), change())
+    await store.put(b"f0", Body(b"smaller"), change())
+    await store.delete(b"f1", change())
+    await store.put(b"new", Body(b"x" * 100_000), change())
+
+
+# Loss of the server
+
+
+async def test_the_store_outlives_its_server(tmp_path: Path, connect: Open) -> None:
+    """Killed in the midst of writes: what was acknowledged is there, and the same store goes on."""
+    server = NatsServer(tmp_path).start()
+    try:
+        store = await connect(server, attempt_timeout=2.0)
+        acknowledged: dict[bytes, str] = {}
+        lost: list[Unavailable] = []
+        stopped = asyncio.Event()
+
+        async def write(name: int) -> None:
+            number = 0
+            while not stopped.is_set():
+                key, number = b"w%d/%d" % (name, number), number + 1
+                try:
+                    acknowledged[key] = (await store.put(key, Body(key), change(ABSENT))).version
+                except Unavailable as error:
+                    lost.append(error)
+                    await asyncio.sleep(0.02)
+
+        writers = [asyncio.create_task(write(name)) for name in range(8)]
+        for _ in range(2):
+            enough = len(acknowledged) + 50
+            async with asyncio.timeout(20):
+                while len(acknowledged) < enough:
+                    await asyncio.sleep(0.01)
+            server.kill()
+            server.start()
+        enough = len(acknowledged) + 50
+        async with asyncio.timeout(20):
+            while len(acknowledged) < enough:
+                await asyncio.sleep(0.01)
+        stopped.set()
+        await asyncio.gather(*writers)
+        assert any(error.ambiguous for error in lost), "what was under way is ambiguous"
+        assert not any("did not answer" in str(error) for error in lost), "and fails at once"
+        for key, version in acknowledged.items():
+            stat = await store.head(key)
+            assert stat is not None, key
+            assert stat.version == version
+    finally:
+        server.stop()
+
+
+async def test_a_server_that_is_away_is_unavailable_and_nothing_was_done(tmp_path: Path, connect: Open) -> None:
+    server = NatsServer(tmp_path).start()
+    store = await connect(server, attempt_timeout=0.3)
+    server.stop()
+    with pytest.raises(Unavailable):
+        await store.put(b"f", Body(b"x"), change())  # may still have met the old connection
+    with pytest.raises(Unavailable) as caught:
+        await store.put(b"f", Body(b"x"), change())
+    assert not caught.value.ambiguous
+    with pytest.raises(Unavailable):
+        await store.list(b"")
+
+
+async def test_what_a_message_remembers_is_bounded(store: NatsStore) -> None:
+    for number in range(4 * MAX_PAST):
+        await store.put(b"f", Body(b"%d" % number), change())
+    head = (await store._read(b"f")).head
+    assert len(head.past) <= MAX_PAST
+    assert sum(len(name) + len(value) for name, value in head.headers().items()) < 8192

@@ -158,20 +158,22 @@ def load_manifest(text: str, source: str) -> list[AsyncActor]:
 def _documents(text: str, source: str) -> Iterator[_Document]:
     if len(text) > LONGEST_TEXT:
         raise ManifestError(source, [Problem((), f"has {len(text)} characters; at most {LONGEST_TEXT} are read")])
-    loader = _Loader(text)
+    loader: _Loader | None = None
     try:
+        loader = _Loader(text)
         while loader.check_node():
             node = loader.get_node()
             if node is not None and node.tag != "tag:yaml.org,2002:null":
                 yield _Document(node, loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
-        why = getattr(error, "problem", None) or str(error)
+        why = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
         raise ManifestError(
             source, [Problem((), f"is not YAML: {why}", mark.line + 1 if mark is not None else None)]
         ) from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _objects(data: Any) -> Iterator[tuple[Path, Any]]:

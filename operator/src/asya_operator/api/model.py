@@ -93,6 +93,10 @@ class EnvVar(Base):
     value_from: EnvSource | None = None
 
 
+class ProxyEnvVar(EnvVar):
+    value: Annotated[str, Field(max_length=16384)] | None = None
+
+
 class ObjectRef(Base):
     name: ObjectName
     optional: bool | None = None
@@ -147,7 +151,7 @@ class FurtherMount(Mounted):
 
 class StateProxy(Mounted):
     mount_path: MountPath = "/state"
-    env: Annotated[list[EnvVar], Field(max_length=64)] = Field(default_factory=list)
+    env: Annotated[list[ProxyEnvVar], Field(max_length=64)] = Field(default_factory=list)
     resources: Resources | None = None
     max_file_size: Size = "64Mi"
     request_timeout: Duration = "30s"

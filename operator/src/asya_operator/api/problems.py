@@ -111,10 +111,10 @@ def _locate(data: Any, loc: Sequence[str | int]) -> tuple[Path, Any]:
     """How far `loc` leads into `data`, and what is there. pydantic appends tags of its own for unions."""
     path: Path = ()
     for part in loc:
-        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int) and part < len(data)):
-            data = data[part]
-        else:
+        members = dict(enumerate(data)) if isinstance(data, list) else data
+        if not isinstance(members, dict) or part not in members:
             break
+        data = members[part]
         path += (part,)
     return path, data
 

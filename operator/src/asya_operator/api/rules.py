@@ -5,7 +5,7 @@ stands here too, in the same order; here are also those that CEL cannot afford (
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from asya_contract.env import ProxyEnv, RuntimeEnv, ShimEnv, parse_seconds, parse_size, variables
 from asya_operator.api import patterns, podtemplate
@@ -55,7 +55,7 @@ def _duration(path: Path, text: str, low: str, high: str) -> Iterator[Problem]:
         yield Problem(path, f"{text!r} is out of range; allowed are {low} to {high}")
 
 
-def _env(path: Path, env: list[EnvVar]) -> Iterator[Problem]:
+def _env(path: Path, env: Sequence[EnvVar]) -> Iterator[Problem]:
     seen: set[str] = set()
     for index, variable in enumerate(env):
         here = (*path, index)
@@ -170,7 +170,7 @@ def _backend(path: Path, mount: Mounted) -> Iterator[Problem]:
         yield Problem((*path, "region"), f"backend {backend} has no region; only s3 takes one")
 
 
-def _proxy_env(path: Path, env: list[EnvVar]) -> Iterator[Problem]:
+def _proxy_env(path: Path, env: Sequence[EnvVar]) -> Iterator[Problem]:
     for index, variable in enumerate(env):
         problem = refused_proxy_env(variable.name)
         if problem:

@@ -1,4 +1,4 @@
-"""What all tests share: golden files and the one flag that writes them anew."""
+"""What all tests share: golden files with the one flag that writes them anew, and the flag for the long campaigns."""
 
 from pathlib import Path
 
@@ -9,6 +9,18 @@ from support.golden import Golden
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update", action="store_true", help="write golden files anew instead of comparing with them")
+    parser.addoption("--soak", action="store_true", help="run the long campaigns (marker `soak`), and only these")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long campaigns out, or everything else; an expression given with -m decides by itself."""
+    if "soak" in config.getoption("-m"):
+        return
+    wanted = config.getoption("--soak")
+    left_out = [item for item in items if (item.get_closest_marker("soak") is not None) != wanted]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if (item.get_closest_marker("soak") is not None) == wanted]
 
 
 @pytest.fixture

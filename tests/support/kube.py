@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,13 @@ class ApiServer:
             params={"fieldManager": "tests", "force": "true", **params},
             headers={"Content-Type": "application/apply-patch+yaml"},
         )
+
+    def wait(self, holds: Callable[[], bool], deadline: float = 20) -> None:
+        """Poll until `holds()`; AssertionError after `deadline` seconds."""
+        until = time.monotonic() + deadline
+        while not holds():
+            assert time.monotonic() < until, "it did not come true in time"
+            time.sleep(0.05)
 
 
 def _openssl(*args: str) -> None:

@@ -1,0 +1,111 @@
+"""Figures for Prometheus. Plain integers on the way of a request; made into metrics when somebody asks.
+
+Labels are mount, operation and outcome. A key never becomes a label.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+"""Upper bounds of the latency histogram, in seconds."""
+
+
+class MountMetrics:
+    """What happened on one mount."""
+
+    def __init__(self, mount: str) -> None:
+        self.mount = mount
+        self.requests: dict[tuple[str, str], int] = {}
+        self.latency: dict[str, list[int]] = {}
+        self.seconds: dict[str, float] = {}
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.conflicts = 0
+        self.retries = 0
+        self.unknown_outcomes = 0
+        self.in_flight = 0
+        self.buffered = 0
+        self.ready = 0
+
+    def observe(self, op: str, outcome: str, seconds: float) -> None:
+        """One request answered; `outcome` is `ok` or the wire's error code."""
+        key = (op, outcome)
+        self.requests[key] = self.requests.get(key, 0) + 1
+        counts = self.latency.get(op)
+        if counts is None:
+            counts = self.latency[op] = [0] * (len(BUCKETS) + 1)
+            self.seconds[op] = 0.0
+        counts[bisect_left(BUCKETS, seconds)] += 1
+        self.seconds[op] += seconds
+
+
+class Metrics(Collector):
+    """All mounts of a process, in Prometheus' text format."""
+
+    def __init__(self) -> None:
+        self.mounts: list[MountMetrics] = []
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def mount(self, name: str) -> MountMetrics:
+        figures = MountMetrics(name)
+        self.mounts.append(figures)
+        return figures
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def describe(self) -> Iterable[CounterMetricFamily]:
+        return []
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
+        requests = CounterMetricFamily("asya_proxy_requests", "Requests answered.", labels=["mount", "op", "outcome"])
+        latency = HistogramMetricFamily(
+            "asya_proxy_request_seconds", "Time from request to answer.", labels=["mount", "op"]
+        )
+        for m in self.mounts:
+            for (op, outcome), count in m.requests.items():
+                requests.add_metric([m.mount, op, outcome], count)
+            for op, counts in m.latency.items():
+                latency.add_metric([m.mount, op], _cumulated(counts), m.seconds[op])
+        yield requests
+        yield latency
+        for name, text in _COUNTERS.items():
+            counter = CounterMetricFamily(f"asya_proxy_{name}", text, labels=["mount"])
+            for m in self.mounts:
+                counter.add_metric([m.mount], getattr(m, name))
+            yield counter
+        for name, text in _GAUGES.items():
+            gauge = GaugeMetricFamily(f"asya_proxy_{name}", text, labels=["mount"])
+            for m in self.mounts:
+                gauge.add_metric([m.mount], getattr(m, name))
+            yield gauge
+
+
+_COUNTERS = {
+    "bytes_in": "Bytes of request bodies.",
+    "bytes_out": "Bytes of file content sent.",
+    "conflicts": "Changes refused because the file was at another version.",
+    "retries": "Attempts at the store beyond the first of a request.",
+    "unknown_outcomes": "Changes whose answer was lost and could not be settled.",
+}
+_GAUGES = {
+    "in_flight": "Requests in work.",
+    "buffered": "Bytes of request bodies in memory.",
+    "ready": "1 where the backend answers and its promises were verified.",
+}
+
+
+def _cumulated(counts: list[int]) -> list[tuple[str, float]]:
+    total = 0
+    out: list[tuple[str, float]] = []
+    for bound, count in zip([*BUCKETS, float("inf")], counts, strict=True):
+        total += count
+        out.append(("+Inf" if bound == float("inf") else f"{bound:g}", total))
+    return out

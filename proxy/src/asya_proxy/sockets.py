@@ -1,0 +1,97 @@
+"""Unix sockets that survive crashes and are never stolen.
+
+A lock file beside the socket tells a living owner from a stale file, so that two proxies that start together
+cannot both win. The socket appears under its name in one step, with its mode.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+
+MODE = 0o666
+"""Usable by any uid: the handler's image chooses its own."""
+
+
+class SocketTaken(Exception):
+    """Somebody serves there already, or something else has the name; the message says what to do."""
+
+
+class MountSocket:
+    """One mount's listening socket; the lock is held as long as this lives."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lock = _lock(path)
+        try:
+            _check_stale(path)
+            self.socket = _bind(path)
+            self._inode = os.stat(path).st_ino
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def close(self) -> None:
+        """Stop listening and take the name away, unless another one has it by now."""
+        self.socket.close()
+        try:
+            if os.stat(self.path).st_ino == self._inode:
+                os.unlink(self.path)
+        except FileNotFoundError:
+            pass
+        os.close(self._lock)
+
+
+def _lock(path: str) -> int:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise SocketTaken(_taken(path)) from None
+    return lock
+
+
+def _taken(path: str) -> str:
+    return f"a proxy already serves {path}; stop it, or give this one another STATE_SOCKET"
+
+
+def _check_stale(path: str) -> None:
+    """Raise SocketTaken unless `path` is free or a socket that nobody listens on."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise SocketTaken(f"{path} is there and is no socket; remove it, or give another STATE_SOCKET")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except OSError as error:
+            if error.errno in (errno.ECONNREFUSED, errno.ENOENT):
+                return
+            raise SocketTaken(f"{path} is there and cannot be tried ({error.strerror}); remove it") from error
+    raise SocketTaken(_taken(path))
+
+
+def _bind(path: str) -> socket.socket:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    first = path + "~"
+    try:
+        try:
+            os.unlink(first)
+        except FileNotFoundError:
+            pass
+        listening.bind(first)
+        os.chmod(first, MODE)
+        listening.listen(1024)
+        os.rename(first, path)
+    except BaseException:
+        listening.close()
+        raise
+    return listening

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import io
 import os
 import signal
 from collections import deque
@@ -79,19 +80,27 @@ class Child:
     async def start(self) -> None:
         """Start it. Raises OSError where the program cannot be run."""
         self.last_lines.clear()
-        self._running = await asyncio.create_subprocess_exec(
-            *self.process.argv,
-            env=dict(self.process.env),
-            cwd=self.process.cwd,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches us alone, so that the runtime ends before its proxy
-            preexec_fn=_end_with(os.getpid()),
-        )
+        # A pipe of our own: asyncio's would tie the process's end to that of every grandchild that holds it.
+        read_end, write_end = os.pipe()
+        output = io.FileIO(read_end)
+        try:
+            self._running = await asyncio.create_subprocess_exec(
+                *self.process.argv,
+                env=dict(self.process.env),
+                cwd=self.process.cwd,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=write_end,
+                start_new_session=True,  # Ctrl-C reaches us alone, so that the runtime ends before its proxy
+                preexec_fn=_end_with(os.getpid()),
+            )
+        except BaseException:
+            output.close()
+            raise
+        finally:
+            os.close(write_end)
         self._console.line(self.name, f"started, pid {self._running.pid}")
-        assert self._running.stdout is not None
-        self._reading = asyncio.create_task(self._read(self._running.stdout))
+        self._reading = asyncio.create_task(self._read(output))
 
     async def exited(self) -> int:
         """Wait for its end and for its last line; the exit code, negative for a signal.
@@ -105,6 +114,7 @@ class Child:
             os.killpg(self._running.pid, signal.SIGKILL)
         # Bounded: a process that left the session may hold the pipe open.
         await asyncio.wait([self._reading], timeout=1.0)
+        self._reading.cancel()
         return code
 
     async def until_ready(self) -> int | None:
@@ -132,20 +142,24 @@ class Child:
                 self._console.line(self.name, f"{why}: killed", alarm=True)
                 self._running.kill()
         await self.exited()
-        if self._reading is not None:
-            self._reading.cancel()
 
-    async def _read(self, stream: asyncio.StreamReader) -> None:
+    async def _read(self, output: io.FileIO) -> None:
+        stream = asyncio.StreamReader(limit=_MAX_LINE)
+        protocol = asyncio.StreamReaderProtocol(stream)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, output)
         pending = b""
-        while piece := await stream.read(_MAX_LINE):
-            *lines, pending = (pending + piece).split(b"\n")
-            if len(pending) > _MAX_LINE:
-                lines.append(pending)
-                pending = b""
-            for line in lines:
-                self._say(line)
-        if pending:
-            self._say(pending)
+        try:
+            while piece := await stream.read(_MAX_LINE):
+                *lines, pending = (pending + piece).split(b"\n")
+                if len(pending) > _MAX_LINE:
+                    lines.append(pending)
+                    pending = b""
+                for line in lines:
+                    self._say(line)
+            if pending:
+                self._say(pending)
+        finally:
+            transport.close()
 
     def _say(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip("\r")

@@ -1,0 +1,59 @@
+"""Turning the shim on and off: mounts from the environment, hooks into their places, and back.
+
+Standard error and status 78 tell of a bad environment, because a program that would write to a disk
+instead must not run.
+"""
+
+import binascii
+import sys
+from typing import Mapping
+
+from asya_contract.env import EnvError, ShimEnv, parse_mounts
+from asya_shim import endings, forks, nodes, paths, table
+from asya_shim.paths import MountPoint
+from asya_shim.remote import Remote
+
+BAD_ENVIRONMENT = 78
+"""EX_CONFIG of sysexits.h."""
+
+
+def activate(environ: Mapping[str, str]) -> bool:
+    """Install mounts and hooks; whether there are any. Does nothing the second time."""
+    if paths.mounts:
+        return True
+    try:
+        env = ShimEnv.from_env(environ)
+        mounts = parse_mounts(env.mounts)
+    except EnvError as error:
+        print(f"asya: {error}", file=sys.stderr)
+        raise SystemExit(BAD_ENVIRONMENT) from None
+    if not mounts:
+        return False
+    nodes.max_file_size = env.max_file_size
+    points = []
+    for mount in mounts:
+        # Major number 0 is that of file systems without a device; the minor number tells mounts apart.
+        device = 0x41530000 | (binascii.crc32(mount.name.encode()) & 0xFFFF)
+        points.append(MountPoint(mount.name, mount.path, Remote(mount, env), device))
+    paths.set_mounts(points)
+    endings.install()
+    forks.install()
+    table.install()
+    return True
+
+
+def deactivate() -> None:
+    """Store what is open, and give every function back. Files that are open stay usable until closed."""
+    if not paths.mounts:
+        return
+    from asya_shim.hooks import HOOKS
+
+    if paths.cwd is not None:
+        HOOKS.chdir("/")
+    table.uninstall()
+    forks.uninstall()
+    endings.uninstall()
+    points = list(paths.mounts)
+    paths.set_mounts([])
+    for point in points:
+        point.remote.close()

@@ -1,0 +1,203 @@
+"""How changing the state meets the ledger: every write, delete, rename and append goes through here.
+
+In CAS each change is conditional on what its scope observed; a conflict or an unknown outcome makes
+that observation stale. In LWW changes are unconditional. In both, a file whose lookup failed is not
+changed, except by appends.
+"""
+
+import errno
+from typing import Any, Callable, NoReturn, Optional, Tuple
+
+from asya_shim import scopes
+from asya_shim.errors import StateConflictError, StateUnavailableError, wire_code
+from asya_shim.lookups import absent, ask, named
+from asya_shim.paths import Place
+from asya_shim.scopes import Scope
+
+Condition = Tuple[Optional[str], bool]
+"""`(if_version, if_absent)`; `(None, False)` is unconditional."""
+
+UNCONDITIONAL: Condition = (None, False)
+
+
+def demand(scope: Scope, place: Place) -> None:
+    """Refuse a change of a file that the scope failed to look up.
+
+    Raises:
+        StateUnavailableError: a lookup failed and neither content nor absence has been learnt since.
+    """
+    if scope.ledger.is_marked(place.id):
+        text = "an earlier read of this file failed, so it is not overwritten; read it again first"
+        raise named(place.remote.failure("unavailable", text, place.key), place)
+
+
+def condition(scope: Scope, place: Place) -> Condition:
+    """What a change of `place` by `scope` has to rely on; asks for the version where CAS needs one nobody has seen.
+
+    Raises:
+        StateUnavailableError: see `demand`, or the version could not be asked.
+        StateConflictError: what the scope knows of the file is stale.
+        IsADirectoryError: it is a directory.
+    """
+    demand(scope, place)
+    if place.remote.consistency == "lww":
+        return UNCONDITIONAL
+    token = scope.ledger.token(place.id)
+    if token is None:
+        info = ask(place, place.remote.stat, place.key)
+        if place.remote.consistency == "lww":
+            return UNCONDITIONAL
+        if info is not None and not info.is_file:
+            raise named(place.remote.failure("is_directory", "", place.key), place)
+        scope.ledger.opened(place.id, None if info is None else info.version)
+        token = scope.ledger.token(place.id)
+        assert token is not None
+    if token.stale:
+        text = "an earlier write of this file met a conflict or an unknown outcome; read it again first"
+        raise named(place.remote.failure("conflict", text, place.key), place)
+    return token.version, token.version is None
+
+
+def _change(scope: Scope, place: Place, when: Condition, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    try:
+        result = call(*args, **kwargs)
+    except OSError as error:
+        _failed(scope, place, when, error)
+    _note_stored(scope)
+    return result
+
+
+def _note_stored(scope: Scope) -> None:
+    scope.stored = True
+    turn = scopes.writer(uncancelled=True)
+    if turn is not None:
+        turn.stored = True
+
+
+def _failed(scope: Scope, place: Place, when: Condition, error: OSError) -> NoReturn:
+    if isinstance(error, StateUnavailableError):
+        if wire_code(error) != "unavailable":
+            # It may have landed.
+            scope.ledger.lost(place.id)
+            _note_stored(scope)
+    elif isinstance(error, StateConflictError):
+        scope.ledger.lost(place.id)
+    elif isinstance(error, FileExistsError) and when[1]:
+        scope.ledger.lost(place.id)
+        text = "the file was absent when this program looked, and somebody has created it since"
+        error = place.remote.failure("conflict", text, place.key)
+    raise named(error, place) from None
+
+
+def write(scope: Scope, place: Place, data: bytes, when: Condition) -> str:
+    """Replace the content; the new version."""
+    version: str = _change(
+        scope, place, when, place.remote.write, place.key, data, if_version=when[0], if_absent=when[1]
+    )
+    scope.ledger.wrote(place.id, version)
+    return version
+
+
+def create(scope: Scope, place: Place) -> str:
+    """Create an empty file, atomically. Raises FileExistsError."""
+    version: str = _change(scope, place, UNCONDITIONAL, place.remote.write, place.key, b"", if_absent=True)
+    scope.ledger.wrote(place.id, version)
+    return version
+
+
+def append(scope: Scope, place: Place, data: bytes) -> Tuple[str, Optional[str]]:
+    """Add at the end, creating the file if need be; `(version, version added to)`. Never conflicts."""
+    version: str
+    base: Optional[str]
+    version, base = _change(scope, place, UNCONDITIONAL, place.remote.append, place.key, data)
+    scope.ledger.appended(place.id, version, base)
+    return version, base
+
+
+def delete(scope: Scope, place: Place) -> None:
+    """Delete a file. Raises FileNotFoundError, IsADirectoryError, StateConflictError."""
+    when = condition(scope, place)
+    if when[1]:
+        # It was absent when looked at last.
+        info = ask(place, place.remote.stat, place.key)
+        if info is None:
+            raise absent(place)
+        scope.ledger.lost(place.id)
+        text = "the file was absent when this program looked, and somebody has created it since"
+        raise named(place.remote.failure("conflict", text, place.key), place)
+    try:
+        _change(scope, place, when, place.remote.delete, place.key, if_version=when[0])
+    except FileNotFoundError:
+        scope.ledger.saw(place.id, None)
+        raise
+    scope.ledger.wrote(place.id, None)
+
+
+def rename(scope: Scope, source: Place, target: Place) -> str:
+    """Move a file over another; the new version of the target."""
+    when = condition(scope, target)
+    token = scope.ledger.token(source.id)
+    demand(scope, source)
+    source_version = None
+    if source.remote.consistency != "lww":
+        source_version = condition(scope, source)[0] if token is not None else None
+    try:
+        version: str = _change(
+            scope,
+            target,
+            when,
+            source.remote.rename,
+            source.key,
+            target.key,
+            if_version=when[0],
+            if_absent=when[1],
+            source_version=source_version,
+        )
+    except OSError as error:
+        error.filename, error.filename2 = source.shown, target.shown
+        raise
+    scope.ledger.wrote(target.id, version)
+    scope.ledger.wrote(source.id, None)
+    return version
+
+
+def rename_directory(scope: Scope, source: Place, target: Place) -> None:
+    """Move a directory with all that is below it."""
+    try:
+        _change(scope, target, UNCONDITIONAL, source.remote.rename, source.key + b"/", target.key + b"/")
+    except OSError as error:
+        error.filename, error.filename2 = source.shown, target.shown
+        raise
+    for place in (source, target):
+        scope.ledger.forget_below(place.mount.name, place.key + b"/")
+
+
+def make_directory(scope: Scope, place: Place) -> None:
+    """Make an empty directory. Raises FileExistsError."""
+    _change(scope, place, UNCONDITIONAL, place.remote.make_directory, place.key)
+
+
+def remove_directory(scope: Scope, place: Place) -> None:
+    """Remove an empty directory. Raises FileNotFoundError, NotADirectoryError, OSError(ENOTEMPTY)."""
+    _change(scope, place, UNCONDITIONAL, place.remote.remove_directory, place.key)
+
+
+def set_attribute(scope: Scope, place: Place, name: str, value: Optional[str]) -> str:
+    """Set (or with None remove) an attribute of a file; its new version. The token moves along if it was current."""
+    token = scope.ledger.token(place.id)
+    demand(scope, place)
+    before = token.version if token is not None and not token.stale else None
+    call: Callable[..., str] = place.remote.remove_attr if value is None else place.remote.set_attr
+    values = () if value is None else (value,)
+    strict = place.remote.consistency != "lww" and before is not None
+    version: str = _change(
+        scope, place, UNCONDITIONAL, call, place.key, name, *values, if_version=before if strict else None
+    )
+    if version and strict:
+        scope.ledger.appended(place.id, version, before)
+    return version
+
+
+def crossing(source: Any, target: Any) -> OSError:
+    """What a rename between a mount and something else raises; `shutil.move` then copies."""
+    return OSError(errno.EXDEV, "a rename cannot leave or enter a state mount", source, None, target)

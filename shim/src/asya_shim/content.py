@@ -1,0 +1,108 @@
+"""Bytes of one file in this process: in memory, in a memfd once somebody wants a descriptor, or by ranges.
+
+`bytes` as they came from the proxy are kept until the first change makes a `bytearray` of them; the
+functions of this room take whichever it is. A memfd costs ten microseconds and is made on demand.
+"""
+
+import fcntl
+import os
+from typing import TYPE_CHECKING, Optional, Union
+
+from asya_shim import original
+
+if TYPE_CHECKING:
+    from asya_shim.paths import Place
+
+WINDOW = 4 * 2**20
+"""Bytes fetched at once from a file too large to be held."""
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+
+class MemFd:
+    """Content in an anonymous file of the kernel, so that real descriptors can be handed out."""
+
+    def __init__(self, data: Union[bytes, bytearray], size: Optional[int] = None) -> None:
+        self.fd = original.memfd_create("asya-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.sealed = False
+        if size is not None:
+            original.ftruncate(self.fd, size)
+        view = memoryview(data)
+        start = 0
+        while start < len(view):
+            start += original.pwrite(self.fd, view[start:], start + (size or 0))
+
+    def __del__(self) -> None:
+        original.close(self.fd)
+
+    def __len__(self) -> int:
+        return original.fstat(self.fd).st_size
+
+    def open(self, flags: int) -> int:
+        """A descriptor of its own offset. Without /proc (never in a pod) one that shares its offset."""
+        try:
+            return original.open_fd(f"/proc/self/fd/{self.fd}", flags | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return original.dup(self.fd)
+
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes `start` to `end`, fewer where the file ends before."""
+        pieces = []
+        while start < end:
+            piece = original.pread(self.fd, min(end - start, 2**30), start)
+            if not piece:
+                break
+            pieces.append(piece)
+            start += len(piece)
+        return b"".join(pieces)
+
+    def write(self, start: int, data: memoryview) -> None:
+        """Write all of `data` at `start`."""
+        done = 0
+        while done < len(data):
+            done += original.pwrite(self.fd, data[done:], start + done)
+
+    def seal(self) -> None:
+        """Let nobody change it any more. Raises OSError(EBUSY) while a writable mapping lives."""
+        original.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
+        self.sealed = True
+
+
+class Ranges:
+    """Content that is fetched as it is read, all of one version.
+
+    Raises StateConflictError (ESTALE) from `read` where the file was replaced meanwhile.
+    """
+
+    def __init__(self, place: "Place", version: str, size: int, first: bytes) -> None:
+        self._place = place
+        self._version = version
+        self._size = size
+        self._start = 0
+        self._window = first
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes `start` to `end`; at most one request if they lie within WINDOW."""
+        end = min(end, self._size)
+        if start >= end:
+            return b""
+        if not (self._start <= start and end <= self._start + len(self._window)):
+            from asya_shim.lookups import read_range
+
+            stop = min(self._size, max(end, start + WINDOW))
+            self._window = read_range(self._place, start, stop, self._version)
+            self._start = start
+        return self._window[start - self._start : end - self._start]
+
+
+Content = Union[bytes, bytearray, MemFd, Ranges]
+
+
+def piece(content: Content, start: int, end: int) -> bytes:
+    """Bytes `start` to `end` of any kind of content."""
+    if isinstance(content, (MemFd, Ranges)):
+        return content.read(start, end)
+    return bytes(content[start:end])

@@ -1,0 +1,140 @@
+"""Real descriptors of state files: `fileno()`, and the `os.open` family.
+
+A descriptor is a memfd's, so reading, writing, seeking and mapping are the kernel's. What the shim has
+to see are the ends: `close` and `fsync` store, `fstat` shows the state file's identity.
+"""
+
+import errno
+import os
+from typing import Any, Dict, Optional
+
+from asya_shim import original, paths, scopes
+from asya_shim.files import RawFile, open_raw, pending
+from asya_shim.lookups import absent, stat
+from asya_shim.nodes import Node
+from asya_shim.paths import Place
+from asya_shim.scopes import Scope
+
+open_files: Dict[int, RawFile] = {}
+"""State files by descriptor. Those of `os.open` live here alone, so the table holds them."""
+
+_O_TMPFILE = getattr(os, "O_TMPFILE", 0) & ~os.O_DIRECTORY
+
+
+def expose(file: RawFile, position: int) -> int:
+    """A descriptor for a file object, at `position`."""
+    fd = file.open_descriptor()
+    if position:
+        original.lseek(fd, position, 0)
+    open_files[fd] = file
+    return fd
+
+
+def withdraw(fd: int) -> None:
+    """Close a file object's descriptor."""
+    open_files.pop(fd, None)
+    original.close(fd)
+
+
+def open_descriptor(place: Place, flags: int, mode: int = 0o777) -> int:
+    """`os.open` below a mount."""
+    access = flags & os.O_ACCMODE
+    reads, writes = access != os.O_WRONLY, access != os.O_RDONLY
+    scope = scopes.current()
+    if _O_TMPFILE and flags & _O_TMPFILE:
+        node = Node(scope, place, b"")
+        node.unlinked = True
+        return _descriptor(RawFile(node, place.shown, "rb+", reads=reads, writes=writes))
+    if flags & os.O_DIRECTORY or not place.key or place.directory or (not writes and place.id in scope.directories):
+        return _directory(place, flags)
+    if flags & os.O_CREAT and flags & os.O_EXCL:
+        file = open_raw(place, "x", reads, scope)
+        file.keep_when_abandoned()
+    elif flags & os.O_TRUNC and writes:
+        if not flags & os.O_CREAT:
+            _must_exist(scope, place)
+        file = open_raw(place, "w", reads, scope)
+    elif flags & os.O_APPEND and writes:
+        if not flags & os.O_CREAT:
+            _must_exist(scope, place)
+        file = open_raw(place, "a", reads, scope)
+    else:
+        try:
+            file = open_raw(place, "r", writes, scope, reads)
+        except FileNotFoundError:
+            if not flags & os.O_CREAT:
+                raise
+            file = open_raw(place, "w", reads, scope)
+        except IsADirectoryError:
+            if writes:
+                raise
+            return _directory(place, flags)
+    return _descriptor(file)
+
+
+def _must_exist(scope: Scope, place: Place) -> None:
+    if pending(scope, place) is None and stat(scope, place) is None:
+        raise absent(place)
+
+
+def _descriptor(file: RawFile) -> int:
+    fd = file.fileno()
+    if file.appends:
+        original.lseek(fd, 0, 0)
+    return fd
+
+
+def _directory(place: Place, flags: int) -> int:
+    """A descriptor that stands for a directory; the kernel answers ENOTDIR to whatever gets past the hooks."""
+    if place.key:
+        info = stat(scopes.current(), place)
+        if info is None and place.id not in scopes.current().directories:
+            raise absent(place)
+        if info is not None and info.is_file:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), place.shown)
+    if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_CREAT:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), place.shown)
+    fd: int = original.memfd_create("asya-state-directory", os.MFD_CLOEXEC)
+    paths.directories[fd] = place
+    return fd
+
+
+def close(fd: int) -> bool:
+    """`os.close` of a descriptor of ours; False where it is not."""
+    if paths.directories.pop(fd, None) is not None:
+        original.close(fd)
+        return True
+    file = open_files.get(fd)
+    if file is None:
+        return False
+    if file.descriptor == fd and not file.shared_descriptors:
+        outer = file.outer
+        (outer if outer is not None else file).close()
+        return True
+    # One of several descriptors of an open file: the last one stores.
+    del open_files[fd]
+    file.shared_descriptors -= 1
+    if file.descriptor == fd:
+        file.move_descriptor(next(other for other, owner in open_files.items() if owner is file))
+    original.close(fd)
+    return True
+
+
+def duplicate(fd: int, made: int) -> None:
+    """`made` is a duplicate of `fd`, made by the kernel."""
+    place = paths.directories.get(fd)
+    if place is not None:
+        paths.directories[made] = place
+    file = open_files.get(fd)
+    if file is not None:
+        open_files[made] = file
+        file.shared_descriptors += 1
+
+
+def store(fd: Any) -> Optional[bool]:
+    """`os.fsync` of a descriptor of ours; None where it is not."""
+    file = open_files.get(fd)
+    if file is None:
+        return True if fd in paths.directories else None
+    file.store()
+    return True

@@ -1,0 +1,577 @@
+"""What `open()` returns for a state file: real `io` objects over a node.
+
+`RawFile` is the bottom; above it stand the buffers and the text layer of the standard library,
+subclassed for two things only: leaving a `with` block by an exception abandons the file instead of
+storing half of it, and a file collected without `close()` is stored all the same, its failure kept.
+"""
+
+import errno
+import io
+import os
+import warnings
+import weakref
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, Optional, Tuple, Type
+
+from asya_shim import changes, lookups, original, scopes
+from asya_shim.content import MemFd
+from asya_shim.errors import StateConflictError
+from asya_shim.nodes import Node, held
+from asya_shim.paths import Place
+from asya_shim.scopes import Scope
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+
+class RawFile(io.RawIOBase):
+    """One handle on a node. Its position is its own, until a descriptor is asked for: then it is the kernel's."""
+
+    all_writers: "ClassVar[Dict[int, weakref.ref[RawFile]]]" = {}
+    """Every open handle of the process that can write, oldest first."""
+
+    name: Any
+    mode: str
+
+    def __init__(
+        self,
+        node: Node,
+        name: Any,
+        mode: str,
+        *,
+        reads: bool,
+        writes: bool,
+        appends: bool = False,
+        creates: bool = False,
+    ) -> None:
+        self.node = node
+        self.scope = node.scope
+        self.name = name
+        self.mode = mode
+        self._reads = reads
+        self._writes = writes
+        self._appends = appends
+        self._position = 0
+        self._fd = -1
+        self._abandoned = False
+        self._warned = False
+        self._created = node.version if creates else None
+        self._outer: weakref.ref[Any] = weakref.ref(self)
+        self.shared_descriptors = 0
+        node.attach(self, writes)
+        scope = node.scope
+        reference = scope.files[id(self)] = self._outer
+        if writes:
+            RawFile.all_writers[id(self)] = reference
+        if appends:
+            self._position = len(node)
+
+    # What it can do
+
+    def readable(self) -> bool:
+        self._check()
+        return self._reads
+
+    def writable(self) -> bool:
+        self._check()
+        return self._writes
+
+    def seekable(self) -> bool:
+        self._check()
+        return True
+
+    def isatty(self) -> bool:
+        self._check()
+        return False
+
+    @property
+    def closefd(self) -> bool:
+        return True
+
+    @property
+    def appends(self) -> bool:
+        """Whether it writes at the end only."""
+        return self._appends
+
+    @property
+    def writes(self) -> bool:
+        """Whether it was opened for writing; also of a closed one."""
+        return self._writes
+
+    def __repr__(self) -> str:
+        state = "[closed]" if self.closed else f"name={self.name!r} mode={self.mode!r} closefd=True"
+        return f"<asya_shim.files.RawFile {state}>"
+
+    def _check(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        if self.scope.cancelled:
+            raise OSError(errno.ECANCELED, "the turn that opened this file was cancelled", self.node.place.shown)
+
+    # Bytes
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        self._check()
+        if not self._reads:
+            raise io.UnsupportedOperation("File not open for reading")
+        if self._fd >= 0:
+            return original.readv(self._fd, [buffer])
+        view = memoryview(buffer).cast("B")
+        start = self._position
+        data = self.node.read(start, start + len(view))
+        size = len(data)
+        view[:size] = data
+        self._position = start + size
+        return size
+
+    def read(self, size: Optional[int] = -1) -> bytes:
+        self._check()
+        if not self._reads:
+            raise io.UnsupportedOperation("File not open for reading")
+        if size is None or size < 0:
+            return self.readall()
+        if self._fd >= 0:
+            return bytes(original.read(self._fd, size))
+        data = self.node.read(self._position, self._position + size)
+        self._position += len(data)
+        return data
+
+    def readall(self) -> bytes:
+        self._check()
+        if not self._reads:
+            raise io.UnsupportedOperation("File not open for reading")
+        start = self.tell()
+        data = self.node.read(start, max(start, len(self.node)))
+        self.seek(start + len(data))
+        return data
+
+    def write(self, data: "ReadableBuffer") -> int:
+        self._check()
+        if not self._writes:
+            raise io.UnsupportedOperation("File not open for writing")
+        view = memoryview(data).cast("B")
+        node = self.node
+        if self._abandoned:
+            return len(view)
+        if node.disowned:
+            from asya_shim.forks import drop_write
+
+            return drop_write(self, len(view))
+        if self._fd >= 0:
+            node.refuse_dead()
+            return int(original.write(self._fd, view))
+        if self._appends:
+            self._position = node.append(view)
+            if scopes.writer() is None:
+                from asya_shim.endings import append_soon
+
+                append_soon(node)
+        else:
+            node.write(self._position, view)
+            self._position += len(view)
+        return len(view)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._check()
+        if self._fd >= 0:
+            return int(original.lseek(self._fd, offset, whence))
+        if whence == 1:
+            offset += self._position
+        elif whence == 2:
+            offset += len(self.node)
+        elif whence != 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        if offset < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self._position = offset
+        return offset
+
+    def tell(self) -> int:
+        self._check()
+        return self._position if self._fd < 0 else int(original.lseek(self._fd, 0, 1))
+
+    def truncate(self, size: Optional[int] = None) -> int:
+        self._check()
+        if not self._writes:
+            raise io.UnsupportedOperation("File not open for writing")
+        if size is None:
+            size = self.tell()
+        if size < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        if not self._abandoned and not self.node.disowned:
+            self.node.truncate(size)
+        return size
+
+    # Descriptors
+
+    def fileno(self) -> int:
+        """A real descriptor, made when it is first asked for."""
+        self._check()
+        if self._fd < 0:
+            from asya_shim.descriptors import expose
+
+            self._fd = expose(self, self._position)
+        return self._fd
+
+    @property
+    def descriptor(self) -> int:
+        """The descriptor if one was asked for, else -1."""
+        return self._fd
+
+    def open_descriptor(self) -> int:
+        """A new descriptor of this file's content, with an offset of its own at 0."""
+        content = self.node.materialise(self._reads, self._writes)
+        flags = os.O_RDWR if self._reads and self._writes else os.O_WRONLY if self._writes else os.O_RDONLY
+        fd = content.open(flags | (os.O_APPEND if self._appends else 0))
+        if self._writes:
+            self.node.expose(self._appends)
+        return fd
+
+    # The end
+
+    def store(self) -> None:
+        """Store what was written so far; the handle stays open (`fsync`)."""
+        self._check()
+        if self._writes and not self._abandoned:
+            self.node.commit()
+
+    def abandon(self) -> None:
+        """Store nothing of what this handle wrote and did not store yet; an `x` handle takes its file away again."""
+        if self._abandoned or self.closed or not self._writes:
+            return
+        self._abandoned = True
+        node = self.node
+        if node.writers - {id(self)}:
+            return
+        node.abandon()
+        created = self._created
+        if created is not None and node.version == created and not node.unlinked and not node.disowned:
+            try:
+                node.place.remote.delete(node.place.key, if_version=created)
+                self.scope.ledger.wrote(node.place.id, None)
+            except (FileNotFoundError, StateConflictError):
+                # Somebody else's by now.
+                self.scope.ledger.lost(node.place.id)
+
+    def keep_when_abandoned(self) -> None:
+        """An abandoned `os.open(O_EXCL)` leaves its empty file, as a disk does."""
+        self._created = None
+
+    def move_descriptor(self, fd: int) -> None:
+        """`fd` is the descriptor from now on; the old one was closed."""
+        self._fd = fd
+
+    def warn_dropped(self) -> bool:
+        """True the first time."""
+        first, self._warned = not self._warned, True
+        return first
+
+    def set_outer(self, outer: Any) -> None:
+        """The object the user holds, whose buffers have to be flushed before storing."""
+        self._outer = weakref.ref(outer)
+
+    @property
+    def outer(self) -> Any:
+        """The object the user holds, or None once it was collected."""
+        return self._outer()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        node = self.node
+        try:
+            if self._writes and not self._abandoned:
+                if self.scope.cancelled:
+                    raise OSError(errno.ECANCELED, "the turn that opened this file was cancelled", node.place.shown)
+                content = node.content
+                if self._fd >= 0 and isinstance(content, MemFd) and node.writers == {id(self)}:
+                    content.seal()
+                node.commit()
+        finally:
+            super().close()
+            node.detach(self)
+            self.scope.files.pop(id(self), None)
+            RawFile.all_writers.pop(id(self), None)
+            if self._fd >= 0:
+                from asya_shim.descriptors import withdraw
+
+                fd, self._fd = self._fd, -1
+                withdraw(fd)
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        leave(self, self, error)
+
+    def __del__(self) -> None:
+        collect(self, self)
+
+
+def leave(outer: Any, raw: RawFile, error: Optional[BaseException]) -> None:
+    """Close `outer` at the end of its `with` block, storing nothing if the block raised. Exit with 0 stores."""
+    if error is not None and is_failure(error):
+        try:
+            raw.abandon()
+        finally:
+            outer.close()
+        return
+    outer.close()
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether a block that ends with `error` has failed."""
+    return not (isinstance(error, SystemExit) and error.code in (None, 0))
+
+
+def collect(outer: Any, raw: Optional[RawFile]) -> None:
+    """Close a file that was collected while open; a failure is kept for the end of its scope."""
+    try:
+        if raw is None or outer.closed:
+            return
+    except ValueError:
+        return  # never finished its construction, or detached
+    try:
+        outer.close()
+    except Exception as error:
+        from asya_shim.endings import lose
+
+        lose(raw.scope, error)
+
+
+def _raw(file: Any) -> Optional[RawFile]:
+    """The bottom of a stack of `io` objects; None where it is not ours any more."""
+    try:
+        below = getattr(file, "buffer", None)
+        below = getattr(below if below is not None else file, "raw", below)
+    except ValueError:
+        return None
+    return below if isinstance(below, RawFile) else None
+
+
+class BufferedReader(io.BufferedReader):
+    """`io.BufferedReader` over a state file."""
+
+    def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> None:
+        self.close()
+
+
+class BufferedWriter(io.BufferedWriter):
+    """`io.BufferedWriter` over a state file."""
+
+    def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> None:
+        _leave(self, error)
+
+    def __del__(self) -> None:
+        collect(self, _raw(self))
+
+
+class BufferedRandom(io.BufferedRandom):
+    """`io.BufferedRandom` over a state file."""
+
+    def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> None:
+        _leave(self, error)
+
+    def __del__(self) -> None:
+        collect(self, _raw(self))
+
+
+class TextIOWrapper(io.TextIOWrapper):
+    """`io.TextIOWrapper` over a state file."""
+
+    mode: str
+
+    def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> None:
+        _leave(self, error)
+
+    def __del__(self) -> None:
+        collect(self, _raw(self))
+
+
+def _leave(outer: Any, error: Optional[BaseException]) -> None:
+    raw = _raw(outer)
+    if raw is None:
+        outer.close()
+    else:
+        leave(outer, raw, error)
+
+
+_MODES = {
+    "".join(sorted(letters + plus)): (letters, bool(plus)) for letters in ("r", "w", "x", "a") for plus in ("", "+")
+}
+
+
+def parse_mode(mode: Any) -> Optional[Tuple[str, bool, bool]]:
+    """`(r|w|x|a, +, b)`, or None where `open` would refuse it."""
+    if not isinstance(mode, str) or len(set(mode)) != len(mode) or ("b" in mode and "t" in mode):
+        return None
+    found = _MODES.get("".join(sorted(mode.replace("b", "").replace("t", ""))))
+    return None if found is None else (*found, "b" in mode)
+
+
+def open_state(
+    place: Place,
+    mode: Any = "r",
+    buffering: int = -1,
+    encoding: Optional[str] = None,
+    errors: Optional[str] = None,
+    newline: Optional[str] = None,
+    closefd: bool = True,
+) -> Any:
+    """What `open(path, ...)` does, for a path below a mount. `place.shown` is what it was given."""
+    parsed = parse_mode(mode)
+    wrong = parsed is None or not closefd or not isinstance(buffering, int)
+    if wrong or (parsed is not None and parsed[2] and (encoding or errors or newline) is not None) or buffering == 0:
+        # Raises exactly what it should, for every wrong combination; succeeds for unbuffered binary.
+        original.open_file(os.devnull, mode, buffering, encoding, errors, newline, closefd).close()
+        if parsed is None:
+            parsed = ("r", False, "b" in mode)  # "U" before Python 3.11
+    assert parsed is not None
+    if newline not in (None, "", "\n", "\r", "\r\n"):
+        raise ValueError(f"illegal newline value: {newline!r}")
+    raw = open_raw(place, parsed[0], parsed[1])
+    return dress(raw, parsed, mode, buffering, encoding, errors, newline)
+
+
+def dress(
+    raw: RawFile,
+    parsed: Tuple[str, bool, bool],
+    mode: str,
+    buffering: int,
+    encoding: Optional[str],
+    errors: Optional[str],
+    newline: Optional[str],
+) -> Any:
+    """Buffer and text layer over `raw`, as `open` stacks them."""
+    letter, plus, binary = parsed
+    if buffering == 0:
+        return raw
+    try:
+        if binary and buffering == 1:
+            warnings.warn(
+                "line buffering (buffering=1) isn't supported in binary mode, the default buffer size will be used",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        size = buffering if buffering > 1 else io.DEFAULT_BUFFER_SIZE
+        buffer: Any
+        if plus:
+            buffer = BufferedRandom(raw, size)
+        elif letter == "r":
+            buffer = BufferedReader(raw, size)
+        else:
+            buffer = BufferedWriter(raw, size)
+        if binary:
+            raw.set_outer(buffer)
+            return buffer
+        text = TextIOWrapper(buffer, encoding, errors, newline, line_buffering=buffering == 1)
+    except BaseException:
+        raw.abandon()
+        raw.close()
+        raise
+    text.mode = mode
+    raw.set_outer(text)
+    return text
+
+
+def open_raw(
+    place: Place, letter: str, plus: bool, scope: Optional[Scope] = None, reads: Optional[bool] = None
+) -> RawFile:
+    """Open the file itself; `letter` is one of r, w, x, a. `reads` False makes a write-only handle of any.
+
+    Raises:
+        FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError: as on a disk.
+        StateConflictError, StateUnavailableError: see `changes.condition`.
+    """
+    scope = scope or scopes.current()
+    if not place.key or place.directory:
+        _refuse_directory(scope, place, letter)
+    mode = {"r": "rb", "w": "wb", "x": "xb", "a": "ab"}[letter] + ("+" if plus else "")
+    if letter == "r":
+        return RawFile(_for_reading(scope, place), place.shown, mode, reads=reads is not False, writes=plus)
+    if letter == "a":
+        return RawFile(_for_appending(scope, place), place.shown, mode, reads=plus, writes=True, appends=True)
+    if letter == "x":
+        node = _create(scope, place)
+        return RawFile(node, place.shown, mode, reads=plus, writes=True, creates=True)
+    changes.condition(scope, place)
+    if place.id in scope.directories:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), place.shown)
+    node = _shared(scope, place) or Node(scope, place, b"")
+    node.truncate(0)
+    return RawFile(node, place.shown, mode, reads=plus, writes=True)
+
+
+def _refuse_directory(scope: Scope, place: Place, letter: str) -> None:
+    """A name that can only be a directory is never opened as a file."""
+    number = errno.EISDIR
+    if place.key and letter == "r":
+        info = lookups.stat(scope, place)
+        number = errno.ENOENT if info is None else errno.ENOTDIR if info.is_file else errno.EISDIR
+    raise OSError(number, os.strerror(number), place.shown)
+
+
+def pending(scope: Scope, place: Place) -> Optional[Node]:
+    """The node whose unsent changes calls of this scope must see, if there is one."""
+    node = scope.nodes.get(place.id)
+    if node is not None and node.pending:
+        return node
+    for touched in scope.touched:
+        if touched.place.id == place.id and touched.pending:
+            return touched
+    return None
+
+
+def _shared(scope: Scope, place: Place) -> Optional[Node]:
+    node = scope.nodes.get(place.id)
+    if node is not None and node.dead is None and not node.disowned:
+        return node
+    return None
+
+
+def _for_reading(scope: Scope, place: Place) -> Node:
+    node = pending(scope, place)
+    if node is not None:
+        return node
+    found = lookups.read(scope, place)
+    node = scope.nodes.get(place.id)
+    if node is not None and node.version == found.version and node.content is not None:
+        return node
+    node = Node(scope, place, held(place, found.data, found.version, found.size))
+    node.version = found.version
+    node.stored_size = found.size
+    node.mtime_ns = found.mtime_ns
+    return node
+
+
+def _for_appending(scope: Scope, place: Place) -> Node:
+    node = pending(scope, place)
+    if node is not None:
+        return node
+    info = lookups.peek(scope, place)
+    if (info is not None and not info.is_file) or (info is None and place.id in scope.directories):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), place.shown)
+    node = scope.nodes.get(place.id)
+    if node is not None and info is not None and node.version == info.version and node.content is not None:
+        return node
+    node = Node(scope, place, None)
+    node.missing = info is None
+    if info is not None:
+        node.version = info.version
+        node.stored_size = info.size
+        node.mtime_ns = info.mtime_ns
+    return node
+
+
+def _create(scope: Scope, place: Place) -> Node:
+    if pending(scope, place) is not None or place.id in scope.directories:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), place.shown)
+    try:
+        version = changes.create(scope, place)
+    except IsADirectoryError:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), place.shown) from None
+    node = Node(scope, place, b"")
+    node.version = version
+    return node

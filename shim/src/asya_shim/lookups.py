@@ -1,0 +1,121 @@
+"""How asking the state meets the ledger: every read, stat and listing of the shim goes through here.
+
+Three rules of the contract live in this room. What was answered is remembered as a token. What could
+not be answered marks the file, so that nothing overwrites it by accident. And whoever swallows
+`OSError` around a lookup by design (`watch`) is told of outages all the same.
+"""
+
+import errno
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Callable, Iterator, List, NamedTuple, Optional, TypeVar
+
+from asya_shim.errors import StateUnavailableError
+from asya_shim.paths import Place
+from asya_shim.scopes import Scope
+
+if TYPE_CHECKING:
+    from asya_shim.remote import Content, Info, Listed
+
+HELD = 16 * 2**20
+"""Files up to this size are fetched whole when they are opened."""
+
+_T = TypeVar("_T")
+
+
+class Entry(NamedTuple):
+    """One name in a directory."""
+
+    name: bytes
+    is_file: bool
+    size: int
+    mtime_ns: int
+    version: str
+
+
+class _Watch(threading.local):
+    outages: Optional[List[BaseException]] = None
+
+
+watch = _Watch()
+"""Outages met by this thread, kept where a caller that swallows OSError wants to know of them."""
+
+
+def ask(place: Place, call: Callable[..., _T], *args: Any) -> _T:
+    """`call(*args)`, with the path as the user gave it in what it raises."""
+    try:
+        return call(*args)
+    except OSError as error:
+        raise named(error, place) from None
+
+
+def named(error: OSError, place: Place) -> OSError:
+    """`error` about the path of `place`, reported to whoever watches for outages."""
+    error.filename = place.shown
+    if watch.outages is not None and isinstance(error, StateUnavailableError):
+        watch.outages.append(error)
+    return error
+
+
+def absent(place: Place) -> FileNotFoundError:
+    """What looking for a file that is not there raises."""
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place.shown)
+
+
+def _lookup(scope: Scope, place: Place, call: Callable[..., _T], *args: Any) -> _T:
+    try:
+        return call(*args)
+    except StateUnavailableError as error:
+        scope.ledger.failed(place.id)
+        raise named(error, place) from None
+    except OSError as error:
+        raise named(error, place) from None
+
+
+def stat(scope: Scope, place: Place) -> "Optional[Info]":
+    """What is at `place`, remembered by the scope: a file gives a weak token, absence a strong one."""
+    info = _lookup(scope, place, place.remote.stat, place.key)
+    if info is None:
+        if place.id not in scope.directories:
+            scope.ledger.saw(place.id, None)
+    elif info.is_file:
+        scope.ledger.saw_name(place.id, info.version)
+    else:
+        scope.directories.add(place.id)
+    return info
+
+
+def peek(scope: Scope, place: Place) -> "Optional[Info]":
+    """What is at `place`, for a question that the program did not ask: no token. An outage still marks the file."""
+    return _lookup(scope, place, place.remote.stat, place.key)
+
+
+def read(scope: Scope, place: Place) -> "Content":
+    """The content of a file, or of a large one its beginning. Raises FileNotFoundError, IsADirectoryError."""
+    found = _lookup(scope, place, place.remote.read, place.key, 0, HELD)
+    if found is None:
+        scope.ledger.saw(place.id, None)
+        raise absent(place)
+    scope.ledger.saw(place.id, found.version)
+    return found
+
+
+def read_range(place: Place, start: int, end: int, version: str) -> bytes:
+    """Bytes of one version of a file. Raises StateConflictError where it was replaced."""
+    found = ask(place, place.remote.read, place.key, start, end, version)
+    if found is None or len(found.data) != end - start:
+        raise named(place.remote.failure("conflict", "the file was replaced while it was read", place.key), place)
+    return found.data
+
+
+def listing(place: Place) -> "Iterator[Listed]":
+    """The names in a directory, in pages fetched as they are reached."""
+    names = place.remote.list(place.key + b"/" if place.key else b"")
+    while True:
+        try:
+            found = next(names)
+        except StopIteration:
+            return
+        except OSError as error:
+            raise named(error, place) from None
+        yield found

@@ -1,0 +1,393 @@
+"""Names and metadata below a mount: what the path functions of `os` do there.
+
+Each function takes places, acts as the running code's scope, and raises what a disk would raise.
+Parents are implicit, permissions are kept in this process only, and there are no links.
+"""
+
+import errno
+import os
+import stat as modes
+from typing import Any, Dict, List, Optional, Tuple
+
+from asya_shim import changes, lookups, scopes
+from asya_shim.files import open_raw, pending
+from asya_shim.nodes import Node
+from asya_shim.paths import FileId, Place
+from asya_shim.scopes import Scope
+
+FILE_MODE = modes.S_IFREG | 0o644
+DIRECTORY_MODE = modes.S_IFDIR | 0o755
+_BLOCK = 4096
+_KEPT = 65536
+"""Permissions and times remembered in this process, at most."""
+_PLENTY = 2**40 // _BLOCK
+
+_permissions: Dict[FileId, int] = {}
+_times: Dict[FileId, Tuple[Any, int, int]] = {}
+
+
+def fail(number: int, place: Place, text: str = "") -> OSError:
+    """The built-in exception for an errno about `place`."""
+    return OSError(number, text or os.strerror(number), place.shown)
+
+
+def _remember(table: Dict[FileId, Any], name: FileId, value: Any) -> None:
+    if len(table) >= _KEPT and name not in table:
+        del table[next(iter(table))]
+    table[name] = value
+
+
+def _inode(place: Place) -> int:
+    """A number that is the same for the same name in every process, and never 0."""
+    try:
+        from _blake2 import blake2b
+    except ImportError:
+        from hashlib import blake2b
+
+    digest = blake2b(place.mount.name.encode() + b"\0" + place.key, digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1 or 1
+
+
+def _result(place: Place, mode: int, size: int, mtime_ns: int, atime_ns: Optional[int] = None) -> os.stat_result:
+    chosen = _permissions.get(place.id)
+    if chosen is not None:
+        mode = modes.S_IFMT(mode) | chosen
+    links = 2 if modes.S_ISDIR(mode) else 1
+    atime_ns = mtime_ns if atime_ns is None else atime_ns
+    atime, mtime = atime_ns / 10**9, mtime_ns / 10**9
+    return os.stat_result(
+        (
+            mode,
+            _inode(place),
+            place.mount.device,
+            links,
+            os.getuid(),
+            os.getgid(),
+            size,
+            atime_ns // 10**9,
+            mtime_ns // 10**9,
+            mtime_ns // 10**9,
+        ),
+        {
+            "st_atime": atime,
+            "st_mtime": mtime,
+            "st_ctime": mtime,
+            "st_atime_ns": atime_ns,
+            "st_mtime_ns": mtime_ns,
+            "st_ctime_ns": mtime_ns,
+            "st_blksize": _BLOCK,
+            "st_blocks": (size + 511) // 512,
+            "st_rdev": 0,
+        },
+    )
+
+
+def directory_status(place: Place, mtime_ns: int = 0) -> os.stat_result:
+    """`stat` of a directory."""
+    return _result(place, DIRECTORY_MODE, _BLOCK, mtime_ns)
+
+
+def file_status(place: Place, size: int, mtime_ns: int, version: Optional[str]) -> os.stat_result:
+    """`stat` of a file at `version` (None: not stored yet)."""
+    times = _times.get(place.id)
+    if times is not None and times[0] == version:
+        return _result(place, FILE_MODE, size, times[2], times[1])
+    return _result(place, FILE_MODE, size, mtime_ns)
+
+
+def node_status(node: Node) -> os.stat_result:
+    """`fstat` of an open file."""
+    version = None if node.pending else node.version
+    return file_status(node.place, len(node), node.mtime_ns, version)
+
+
+def status(place: Place) -> os.stat_result:
+    """`os.stat`, `os.lstat`."""
+    scope = scopes.current()
+    if not place.key:
+        return directory_status(place)
+    node = pending(scope, place)
+    if node is not None:
+        if place.directory:
+            raise fail(errno.ENOTDIR, place)
+        return node_status(node)
+    info = lookups.stat(scope, place)
+    if info is None:
+        if _is_seen(scope, place):
+            return directory_status(place)
+        raise lookups.absent(place)
+    if not info.is_file:
+        return directory_status(place, info.mtime_ns)
+    if place.directory:
+        raise fail(errno.ENOTDIR, place)
+    return file_status(place, info.size, info.mtime_ns, info.version)
+
+
+def _is_seen(scope: Scope, place: Place) -> bool:
+    """Whether it is a directory for this scope though the store has nothing there."""
+    return place.id in scope.directories or bool(_pending_below(scope, place))
+
+
+def _pending_below(scope: Scope, place: Place) -> List[Node]:
+    """Files of this scope that are not stored yet, anywhere below `place`."""
+    prefix = place.key + b"/" if place.key else b""
+    name = place.mount.name
+    return [
+        node
+        for node in list(scope.nodes.values()) + list(scope.touched)
+        if node.place.mount.name == name and node.place.key.startswith(prefix) and node.pending
+    ]
+
+
+def access(place: Place, mode: int, *, effective_ids: bool = False, follow_symlinks: bool = True) -> bool:
+    """`os.access`. Raises StateUnavailableError where it could not be asked."""
+    try:
+        found = status(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if modes.S_ISDIR(found.st_mode):
+        return True
+    return not mode & os.X_OK or bool(found.st_mode & 0o111)
+
+
+def listing(place: Place) -> "List[lookups.Entry]":
+    """The entries of a directory as this scope sees it, in byte order; one request for each thousand."""
+    scope = scopes.current()
+    if not place.directory and pending(scope, place) is not None:
+        raise fail(errno.ENOTDIR, place)
+    prefix = len(place.key) + 1 if place.key else 0
+    found: Dict[bytes, lookups.Entry] = {}
+    exists = not place.key
+    for listed in lookups.listing(place):
+        exists = True
+        name = listed.key[prefix:]
+        if name:
+            found[name] = lookups.Entry(name, listed.is_file, listed.size, listed.mtime_ns, listed.version)
+    for node in _pending_below(scope, place):
+        name, _, deeper = node.place.key[prefix:].partition(b"/")
+        exists = True
+        found[name] = lookups.Entry(name, not deeper, len(node), node.mtime_ns, "")
+    below = place.key + b"/" if place.key else b""
+    for mount, key in list(scope.directories):
+        if mount == place.mount.name and key.startswith(below) and len(key) > prefix:
+            name, _, deeper = key[prefix:].partition(b"/")
+            exists = True
+            if name not in found:
+                found[name] = lookups.Entry(name, False, 0, 0, "")
+    if not exists and place.id not in scope.directories:
+        info = lookups.stat(scope, place)
+        if info is None:
+            raise lookups.absent(place)
+        if info.is_file:
+            raise fail(errno.ENOTDIR, place)
+    if place.key:
+        _see(scope, place)
+    return [found[name] for name in sorted(found)]
+
+
+def _see(scope: Scope, place: Place) -> None:
+    if len(scope.directories) >= _KEPT:
+        scope.directories.clear()
+    scope.directories.add(place.id)
+
+
+def make_directory(place: Place, mode: int = 0o777) -> None:
+    """`os.mkdir`."""
+    scope = scopes.current()
+    if not place.key or pending(scope, place) is not None or place.id in scope.directories:
+        raise fail(errno.EEXIST, place)
+    try:
+        changes.make_directory(scope, place)
+    except (FileExistsError, IsADirectoryError):
+        raise fail(errno.EEXIST, place) from None
+    _see(scope, place)
+
+
+def remove_directory(place: Place) -> None:
+    """`os.rmdir`."""
+    scope = scopes.current()
+    if not place.key:
+        raise fail(errno.EBUSY, place)
+    if pending(scope, place) is not None:
+        raise fail(errno.ENOTDIR, place)
+    if _pending_below(scope, place):
+        raise fail(errno.ENOTEMPTY, place)
+    try:
+        changes.remove_directory(scope, place)
+    except FileNotFoundError:
+        if place.id not in scope.directories:
+            raise
+    scope.directories.discard(place.id)
+
+
+def unlink(place: Place) -> None:
+    """`os.unlink`, `os.remove`."""
+    scope = scopes.current()
+    if not place.key or place.id in scope.directories:
+        raise fail(errno.EISDIR, place)
+    if place.directory:
+        status(place)
+        raise fail(errno.ENOTDIR, place)
+    node = pending(scope, place)
+    if node is None:
+        changes.delete(scope, place)
+        node = scope.nodes.get(place.id)
+    elif node.version is None and node.missing:
+        changes.demand(scope, place)
+    else:
+        try:
+            changes.delete(scope, place)
+        except FileNotFoundError:
+            pass  # it was not stored yet
+    _permissions.pop(place.id, None)
+    if node is not None:
+        node.unlink()
+
+
+def rename(source: Place, target: Place) -> None:
+    """`os.rename`, `os.replace`: readers of the target see old or new."""
+    if source.mount is not target.mount:
+        raise changes.crossing(source.shown, target.shown)
+    scope = scopes.current()
+    if not source.key or not target.key:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), source.shown, None, target.shown)
+    moving = pending(scope, source)
+    if moving is not None:
+        moving.commit()
+    if source.id == target.id:
+        status(source)
+        return
+    if source.key + b"/" == target.key[: len(source.key) + 1]:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), source.shown, None, target.shown)
+    is_directory = source.id in scope.directories or not _is_known_file(scope, source)
+    if is_directory:
+        _rename_directory(scope, source, target)
+        return
+    if target.id in scope.directories:
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), source.shown, None, target.shown)
+    changes.rename(scope, source, target)
+    replaced = scope.nodes.get(target.id)
+    if replaced is not None:
+        replaced.unlink()
+    moved = scope.nodes.get(source.id)
+    if moved is not None:
+        moved.move(target)
+    _move_kept(source, target)
+
+
+def _is_known_file(scope: Scope, place: Place) -> bool:
+    token = scope.ledger.token(place.id)
+    if token is not None and token.version is not None:
+        return True
+    info = lookups.stat(scope, place)
+    if info is None:
+        raise lookups.absent(place)
+    return info.is_file
+
+
+def _rename_directory(scope: Scope, source: Place, target: Place) -> None:
+    for node in _pending_below(scope, source):
+        node.commit()
+    changes.rename_directory(scope, source, target)
+    below = source.key + b"/"
+    for node in list(scope.nodes.values()):
+        key = node.place.key
+        if node.place.mount is source.mount and key.startswith(below):
+            node.move(Place(target.mount, target.key + b"/" + key[len(below) :], node.place.shown))
+    for name in [name for name in scope.directories if name[0] == source.mount.name]:
+        if name[1] == source.key or name[1].startswith(below):
+            scope.directories.discard(name)
+            scope.directories.add((name[0], target.key + name[1][len(source.key) :]))
+    _see(scope, target)
+
+
+def _move_kept(source: Place, target: Place) -> None:
+    for table in (_permissions, _times):
+        table.pop(target.id, None)
+        if source.id in table:
+            _remember(table, target.id, table.pop(source.id))
+
+
+def truncate(place: Place, length: int) -> None:
+    """`os.truncate`."""
+    with open_raw(place, "r", True) as file:
+        file.truncate(length)
+
+
+def keep_permissions(place: Place, mode: int) -> None:
+    """Remember what a file was created with, or given by `chmod`, in this process."""
+    _remember(_permissions, place.id, modes.S_IMODE(mode))
+
+
+def chmod(place: Place, mode: int, *, follow_symlinks: bool = True) -> None:
+    """`os.chmod`: kept in this process only."""
+    status(place)
+    keep_permissions(place, mode)
+
+
+def chown(place: Place, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
+    """`os.chown`: a state file has no owner, so only what changes nothing succeeds."""
+    status(place)
+    if uid not in (-1, os.getuid()) or gid not in (-1, os.getgid()):
+        raise fail(errno.EPERM, place, "state files have no owner")
+
+
+def utime(
+    place: Place,
+    times: Optional[Tuple[float, float]] = None,
+    *,
+    ns: Optional[Tuple[int, int]] = None,
+    follow_symlinks: bool = True,
+) -> None:
+    """`os.utime`: a metadata change; dropped (but shown in this process) right after a write of this scope's own."""
+    if times is not None and ns is not None:
+        raise ValueError("utime: you may specify either 'times' or 'ns' but not both")
+    import time
+
+    if ns is not None:
+        atime, mtime = ns
+    elif times is not None:
+        atime, mtime = int(times[0] * 10**9), int(times[1] * 10**9)
+    else:
+        atime = mtime = time.time_ns()
+    scope = scopes.current()
+    node = pending(scope, place)
+    if node is not None:
+        node.mtime_ns = mtime
+        return
+    token = scope.ledger.token(place.id)
+    if token is not None and token.own and not token.stale:
+        _remember(_times, place.id, (token.version, atime, mtime))
+        return
+    found = status(place)
+    if modes.S_ISDIR(found.st_mode):
+        return
+    version = changes.set_attribute(scope, place, "asya.mtime", str(mtime))
+    _remember(_times, place.id, (version, atime, mtime))
+
+
+def statvfs(place: Place) -> os.statvfs_result:
+    """`os.statvfs`: plenty; the backend's limits show when they are met."""
+    status(place)
+    files = 2**31
+    return os.statvfs_result((_BLOCK, _BLOCK, _PLENTY, _PLENTY, _PLENTY, files, files, files, 0, 255))
+
+
+def read_link(place: Place) -> Any:
+    """`os.readlink`: there are no links."""
+    status(place)
+    raise fail(errno.EINVAL, place)
+
+
+def refuse_special(place: Place, *args: Any, **kwargs: Any) -> None:
+    """`os.mkfifo`, `os.mknod`: refused as FAT refuses them."""
+    raise fail(errno.EPERM, place, "a state mount holds files and directories only")
+
+
+def change_directory(place: Place) -> None:
+    """`os.chdir`."""
+    from asya_shim import paths
+
+    if not modes.S_ISDIR(status(place).st_mode):
+        raise fail(errno.ENOTDIR, place)
+    paths.set_cwd(place.path)

@@ -1,0 +1,141 @@
+"""Whose file calls these are: the scope of the code that is running.
+
+A scope is one observer of the state: a turn, or outside turns one asyncio task or thread. It owns a
+ledger of tokens, the files open in it, and what it has seen of directories. Two scopes see of each
+other only what is committed, as two pods would.
+"""
+
+import errno
+import sys
+import threading
+import weakref
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set
+
+from asya_shim import paths
+from asya_shim.paths import FileId
+from asya_shim.tokens import Ledger, ProcessLedger
+
+if TYPE_CHECKING:
+    from asya_shim.files import RawFile
+    from asya_shim.nodes import Node
+
+
+class Scope:
+    """One observer. `nodes` are the files it has changes of, or handles on, by name."""
+
+    is_turn = False
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.nodes: Dict[FileId, Node] = {}
+        self.files: Dict[int, weakref.ref[RawFile]] = {}
+        self.directories: Set[FileId] = set()
+        self.touched: Set[Node] = set()
+        self.lost: List[BaseException] = []
+        self.stored = False
+        self.cancelled = False
+        self.ended = False
+
+    def open_files(self) -> List["RawFile"]:
+        """The files opened in this scope that are still open, oldest first."""
+        found = [reference() for reference in list(self.files.values())]
+        return [file for file in found if file is not None and not file.closed]
+
+
+imported = Ledger()
+"""What the process read before its first turn."""
+
+current_turn: "ContextVar[Optional[Scope]]" = ContextVar("asya_turn", default=None)
+ambient: List[Scope] = []
+"""Process-wide turns, innermost last: they own whatever has no turn of its own."""
+
+
+class _Thread(threading.local):
+    scope: Optional[Scope] = None
+    carried: Optional[Scope] = None
+
+
+_thread = _Thread()
+_tasks: "weakref.WeakKeyDictionary[Any, Scope]" = weakref.WeakKeyDictionary()
+
+
+def current() -> Scope:
+    """The scope of the running code.
+
+    Raises:
+        OSError: ECANCELED, its turn was cancelled (its time is up, or its client has gone).
+    """
+    scope = _uncancelled()
+    if scope.cancelled:
+        raise OSError(errno.ECANCELED, "the turn that this call belongs to was cancelled")
+    return scope
+
+
+def writer(uncancelled: bool = False) -> Optional[Scope]:
+    """The turn whose end commits what the running code writes now; None outside any turn that goes on."""
+    scope = _uncancelled() if uncancelled else current()
+    if (scope.ended or not scope.is_turn) and ambient:
+        scope = ambient[-1]
+    return scope if scope.is_turn and not scope.ended else None
+
+
+def _outside() -> Scope:
+    events = sys.modules.get("asyncio.events")
+    if events is not None and events._get_running_loop() is not None:
+        task = sys.modules["asyncio"].current_task()
+        if task is not None:
+            scope = _tasks.get(task)
+            if scope is None:
+                scope = _tasks[task] = Scope(ProcessLedger(imported))
+            return scope
+    scope = _thread.scope
+    if scope is None:
+        scope = _thread.scope = Scope(ProcessLedger(imported))
+    return scope
+
+
+class Carried:
+    """A call that runs as work of the scope that submitted it, in whatever thread."""
+
+    __slots__ = ("_call", "_scope")
+
+    def __init__(self, call: Any, scope: Scope) -> None:
+        self._call = call
+        self._scope = scope
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        before = _thread.carried
+        _thread.carried = self._scope
+        reset = current_turn.set(self._scope if self._scope.is_turn else None)
+        try:
+            return self._call(*args, **kwargs)
+        finally:
+            current_turn.reset(reset)
+            _thread.carried = before
+
+
+def is_active() -> bool:
+    """Whether there are mounts at all."""
+    return bool(paths.mounts)
+
+
+def carry(call: Any) -> Any:
+    """`call` as work of the running code's scope."""
+    return Carried(call, _uncancelled())
+
+
+def _uncancelled() -> Scope:
+    scope = current_turn.get() or _thread.carried
+    if scope is None or not scope.is_turn:
+        scope = ambient[-1] if ambient else scope or _outside()
+    return scope
+
+
+def start_plain(thread: threading.Thread) -> None:
+    """Start a thread of the shim's own: it belongs to no turn."""
+    reset = current_turn.set(None)
+    try:
+        threading.Thread.start(thread)
+    finally:
+        current_turn.reset(reset)

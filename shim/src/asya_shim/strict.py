@@ -1,0 +1,95 @@
+"""Functions that swallow `OSError` by themselves, made to tell of outages: an outage is never an answer.
+
+They run as they are, with a note taken of every StateUnavailableError that a hook below them raises
+(`lookups.watch`); if there was one, it is raised instead of their result. Generators are watched step
+by step.
+"""
+
+import functools
+from types import GeneratorType
+from typing import Any, Callable, Iterator, List, Tuple
+
+from asya_shim.lookups import watch
+
+
+def strict(function: Callable[..., Any]) -> Any:
+    """`function`, raising the first outage that it met and swallowed."""
+
+    @functools.wraps(function)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        result = _watched(function, *args, **kwargs)
+        if isinstance(result, GeneratorType) or hasattr(result, "__next__"):
+            return _steps(result)
+        return result
+
+    return watched
+
+
+def _watched(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    outer = watch.outages
+    met: List[BaseException] = []
+    watch.outages = met
+    try:
+        result = function(*args, **kwargs)
+    finally:
+        watch.outages = outer
+        if outer is not None:
+            outer.extend(met)
+    if met:
+        raise met[0]
+    return result
+
+
+def _steps(iterator: Iterator[Any]) -> Iterator[Any]:
+    end = object()
+    while True:
+        item = _watched(next, iterator, end)
+        if item is end:
+            return
+        yield item
+
+
+def predicate(function: Callable[..., Any]) -> Any:
+    """`strict` for functions of one path, called all the time: paths that cannot be ours go straight through."""
+    from asya_shim.hooks import HOOKS
+
+    @functools.wraps(function)
+    def watched(path: Any) -> Any:
+        if type(path) is str and HOOKS.needle not in path:
+            return function(path)
+        return _watched(function, path)
+
+    return watched
+
+
+ROWS: List[Tuple[str, str, Callable[[Any], Any]]] = []
+for _module in ("posixpath", "genericpath"):
+    for _name in ("exists", "isdir", "isfile", "isjunction", "islink", "ismount", "lexists", "isdevdrive"):
+        ROWS.append((_module, _name, predicate))
+ROWS += [
+    ("posixpath", "realpath", strict),
+    ("os", "walk", strict),
+    ("os", "fwalk", strict),
+    ("glob", "glob", strict),
+    ("glob", "iglob", strict),
+    ("shutil", "rmtree", strict),
+    ("shutil", "which", strict),
+]
+for _module in ("pathlib", "pathlib._local"):
+    for _name in (
+        "exists",
+        "is_block_device",
+        "is_char_device",
+        "is_dir",
+        "is_fifo",
+        "is_file",
+        "is_junction",
+        "is_mount",
+        "is_socket",
+        "is_symlink",
+        "glob",
+        "rglob",
+        "walk",
+        "resolve",
+    ):
+        ROWS.append((_module, f"Path.{_name}", strict))

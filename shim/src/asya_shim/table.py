@@ -1,0 +1,114 @@
+"""The one table of hooks: module, attribute, and what makes its replacement out of the original.
+
+Rows of modules that are not loaded yet wait for their import. References that other modules took of an
+original before are found and replaced too (`rebind`). `uninstall` puts everything back.
+"""
+
+import os
+import sys
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from asya_shim import audit, late, rebind
+
+
+class Row(NamedTuple):
+    """`make(original)` stands at `attribute` of `module` from now on; "Class.name" is a class's attribute."""
+
+    module: str
+    attribute: str
+    make: Callable[[Any], Any]
+
+
+def _rows() -> List[Row]:
+    from asya_shim import hooks
+
+    def constant(value: Any) -> Callable[[Any], Any]:
+        return lambda _original: value
+
+    rows: List[Row] = []
+    for name, replacement in hooks.replacements().items():
+        rows.append(Row("os", name, constant(replacement)))
+        rows.append(Row("posix", name, constant(replacement)))
+    for module in ("builtins", "io", "_io"):
+        rows.append(Row(module, "open", constant(hooks.HOOKS.open)))
+    for module in ("io", "_io"):
+        rows.append(Row(module, "open_code", constant(hooks.HOOKS.open_code)))
+    for module, attribute, make in late.ROWS:
+        rows.append(Row(module, attribute, make))
+    return rows
+
+
+_installed: List[Tuple[Any, str, Any, bool]] = []
+_rebound: List[Callable[[], None]] = []
+_waiting: Dict[str, List[Row]] = {}
+_made: Dict[Tuple[int, Callable[[Any], Any]], Any] = {}
+_finder: Optional[late.Finder] = None
+_SETS = ("supports_dir_fd", "supports_effective_ids", "supports_fd", "supports_follow_symlinks")
+_supports: Dict[str, Any] = {}
+
+
+def install() -> None:
+    """Apply the rows of all loaded modules, let the others wait, rebind, and set the leak alarm."""
+    global _finder
+    replaced: Dict[int, Tuple[Any, Any]] = {}
+    for row in _rows():
+        module = sys.modules.get(row.module)
+        if module is None:
+            _waiting.setdefault(row.module, []).append(row)
+        else:
+            _apply(module, row, replaced)
+    for name in _SETS:
+        _supports[name] = current = getattr(os, name)
+        setattr(os, name, {replaced[id(f)][1] if id(f) in replaced else f for f in current} | set(current))
+    _rebound.extend(rebind.rebind(replaced))
+    _finder = late.Finder(set(_waiting), _loaded)
+    sys.meta_path.insert(0, _finder)
+    audit.arm()
+
+
+def _loaded(name: str) -> None:
+    """A module with rows has just been imported."""
+    for row in _waiting.pop(name, []):
+        _apply(sys.modules[name], row, {})
+
+
+def _apply(module: Any, row: Row, replaced: Dict[int, Tuple[Any, Any]]) -> None:
+    holder, _, name = row.attribute.rpartition(".")
+    target = getattr(module, holder, None) if holder else module
+    if target is None or not hasattr(target, name):
+        return
+    before = vars(target)[name] if name in vars(target) else getattr(target, name)
+    key = (id(before), row.make)
+    if key not in _made:
+        _made[key] = row.make(before)
+    replacement = _made[key]
+    if replacement is None:
+        return
+    own = name in vars(target)
+    setattr(target, name, replacement)
+    _installed.append((target, name, before, own))
+    if not holder and before is not replacement:
+        replaced[id(before)] = (before, replacement)
+
+
+def uninstall() -> None:
+    """Put everything back, last first. The audit hook stays, disarmed: the interpreter keeps those."""
+    global _finder
+    audit.disarm()
+    if _finder is not None and _finder in sys.meta_path:
+        sys.meta_path.remove(_finder)
+    _finder = None
+    for undo in reversed(_rebound):
+        undo()
+    _rebound.clear()
+    for target, name, before, own in reversed(_installed):
+        if own:
+            setattr(target, name, before)
+        else:
+            delattr(target, name)
+    _installed.clear()
+    _waiting.clear()
+    _made.clear()
+    for name, before in _supports.items():
+        setattr(os, name, before)
+    _supports.clear()

@@ -1,0 +1,158 @@
+"""What one observer (a turn; outside turns, a task or thread) knows of each state file.
+
+Contract section 4: a token is the version, or the absence, that a later change relies on. The room
+holds rules and no I/O. Under LWW nobody asks for tokens; the marks of failed lookups count in both
+modes.
+"""
+
+from typing import Dict, Optional, Set
+
+from asya_shim.paths import FileId
+
+WEAK = 0
+"""`stat` or `exists()` said so: the first content read replaces it."""
+OPENED = 1
+"""Opened for writing without having looked."""
+SEEN = 2
+"""Content was read, absence was learnt, or it is our own write."""
+
+_LIMIT = 100_000
+
+
+class Token:
+    """`version` None is absence. `own`: a change of ours made it so. `stale`: a conflict or an unknown
+    outcome has overtaken it."""
+
+    __slots__ = ("kind", "own", "stale", "version")
+
+    def __init__(self, version: Optional[str], kind: int, own: bool = False) -> None:
+        self.version = version
+        self.kind = kind
+        self.own = own
+        self.stale = False
+
+
+class Ledger:
+    """Tokens and marks of one observer.
+
+    `latest`: outside turns the latest observation counts, in a turn the first. `inherited` is what
+    the process read before its first turn; a turn falls back on it, and its commits move it along.
+    """
+
+    def __init__(self, latest: bool = False, inherited: Optional["Ledger"] = None) -> None:
+        self._latest = latest
+        self._inherited = inherited
+        self._tokens: Dict[FileId, Token] = {}
+        self._failed: Set[FileId] = set()
+
+    def saw(self, name: FileId, version: Optional[str]) -> None:
+        """Content of `version` was read, or (None) the file's absence was learnt."""
+        self._failed.discard(name)
+        token = self._tokens.get(name)
+        if token is None or token.kind != SEEN or token.stale or self._latest:
+            self._set(name, Token(version, SEEN))
+
+    def saw_name(self, name: FileId, version: str) -> None:
+        """The file was seen to exist, its content was not."""
+        token = self._tokens.get(name)
+        if token is None or (token.kind == WEAK and self._latest):
+            self._set(name, Token(version, WEAK))
+
+    def opened(self, name: FileId, version: Optional[str]) -> None:
+        """The file was opened for writing by one who knew nothing of it."""
+        if self.token(name) is None:
+            self._set(name, Token(version, OPENED))
+
+    def wrote(self, name: FileId, version: Optional[str]) -> None:
+        """A change of our own made it `version`, or (None) removed it."""
+        self._failed.discard(name)
+        self._set(name, Token(version, SEEN, own=True))
+        if self._inherited is not None and name in self._inherited._tokens:
+            self._inherited.wrote(name, version)
+
+    def appended(self, name: FileId, version: str, base: Optional[str]) -> None:
+        """Our append made `base` into `version`; the token moves along only if it was at `base`."""
+        token = self._tokens.get(name)
+        if token is not None and token.version == base and not token.stale:
+            token.version = version
+        if self._inherited is not None:
+            self._inherited.appended(name, version, base)
+
+    def lost(self, name: FileId) -> None:
+        """A change met a conflict, or its outcome is unknown."""
+        token = self._tokens.get(name)
+        if token is not None:
+            if token.kind == SEEN:
+                token.stale = True
+            else:
+                del self._tokens[name]
+        if self._inherited is not None:
+            self._inherited.lost(name)
+
+    def failed(self, name: FileId) -> None:
+        """A read, stat or lookup of it could not be answered."""
+        self._failed.add(name)
+
+    def is_marked(self, name: FileId) -> bool:
+        """Whether a lookup failed and no content or absence has been learnt since."""
+        return name in self._failed
+
+    def token(self, name: FileId) -> Optional[Token]:
+        """What a change of `name` has to rely on; None where nothing is known."""
+        own = self._tokens.get(name)
+        if self._inherited is not None and (own is None or own.kind != SEEN):
+            return self._inherited._tokens.get(name) or own
+        return own
+
+    def forget_below(self, mount: str, prefix: bytes) -> None:
+        """Drop what is known of the files below a directory that was moved away."""
+        for name in [name for name in self._tokens if name[0] == mount and name[1].startswith(prefix)]:
+            del self._tokens[name]
+
+    def _set(self, name: FileId, token: Token) -> None:
+        if len(self._tokens) >= _LIMIT and name not in self._tokens:
+            # A long-lived process without turns: the oldest knowledge goes first.
+            del self._tokens[next(iter(self._tokens))]
+        self._tokens[name] = token
+
+
+class ProcessLedger(Ledger):
+    """A ledger outside turns: until the first turn begins, what it sees is also the process's."""
+
+    def __init__(self, imported: Ledger) -> None:
+        super().__init__(latest=True)
+        self._imported = imported
+
+    def saw(self, name: FileId, version: Optional[str]) -> None:
+        super().saw(name, version)
+        if not turns_have_begun():
+            self._imported.saw(name, version)
+
+    def wrote(self, name: FileId, version: Optional[str]) -> None:
+        super().wrote(name, version)
+        if not turns_have_begun():
+            self._imported.wrote(name, version)
+
+    def appended(self, name: FileId, version: str, base: Optional[str]) -> None:
+        super().appended(name, version, base)
+        if not turns_have_begun():
+            self._imported.appended(name, version, base)
+
+    def lost(self, name: FileId) -> None:
+        super().lost(name)
+        if not turns_have_begun():
+            self._imported.lost(name)
+
+
+_begun = False
+
+
+def turns_have_begun() -> bool:
+    """Whether any turn has been entered in this process."""
+    return _begun
+
+
+def begin_turns() -> None:
+    """Remember that a turn has been entered."""
+    global _begun
+    _begun = True

@@ -259,6 +259,9 @@ class ProxyEnv:
         choices=("debug", "info", "warning", "error"),
         settable=True,
     )
+    credentials_dir: str = var(
+        "STATE_CREDENTIALS_DIR", "str", "directory of files named like the backend's variables, re-read on change", ""
+    )
     sqlite_dir: str = var("SQLITE_DIR", "str", "directory of the SQLite databases (backend sqlite)", "")
 
     @classmethod
@@ -283,6 +286,10 @@ class RuntimeEnv:
     turn_timeout: float = var("ASYA_TURN_TIMEOUT", "seconds", "longest turn", 300.0, minimum=0.01)
     conflict_retries: int = var("ASYA_CONFLICT_RETRIES", "int", "turns run anew after a conflict", 0, minimum=0)
     drain_timeout: float = var("ASYA_DRAIN_TIMEOUT", "seconds", "open turns after SIGTERM", 300.0, minimum=0)
+    state_wait: float = var(
+        "ASYA_STATE_WAIT", "seconds", "wait for the sockets of the mounts at start", 60.0, minimum=0
+    )
+    max_request_size: int = var("ASYA_MAX_REQUEST_SIZE", "size", "largest request body", 32 * 2**20, minimum=1024)
     actor: str = var("ASYA_ACTOR", "str", "namespace/name of the actor, for messages", "")
     log_level: str = var(
         "ASYA_LOG_LEVEL",

@@ -1,0 +1,206 @@
+"""Running the handler in a turn: call, stream, commit or discard, and once more after a conflict.
+
+The same for threads (`run`) and for the event loop (`arun`). A result leaves only after the commit; a
+turn that fails in any way, be it in its commit, answers an error and stores nothing that was open.
+"""
+
+import asyncio
+import contextvars
+import inspect
+import random
+import time
+from typing import Any, Callable, Coroutine, Tuple, TypeVar
+
+from asya_runtime.handlers import Handler
+from asya_runtime.jobs import Event, Job, Outcome
+from asya_runtime.logs import log
+from asya_runtime.messages import UPSTREAM, describe, encode
+from asya_runtime.turns import Turn, Turns
+
+_PAUSE = 0.01
+_MAX_PAUSE = 0.5
+
+_T = TypeVar("_T")
+Bridge = Callable[[Coroutine[Any, Any, Outcome]], Outcome]
+"""Runs a coroutine on the process's event loop and waits for it."""
+
+
+class Execution:
+    """How this process runs its handler: `retries` is `conflictRetries`."""
+
+    def __init__(self, handler: Handler, turns: Turns, retries: int, bridge: Bridge) -> None:
+        self._handler = handler
+        self._turns = turns
+        self._retries = retries
+        self._bridge = bridge
+
+    def run(self, job: Job) -> None:
+        """Run one claimed job to its end in this thread, in a context of its own."""
+        job.tell(Event("started"))
+        attempt = 0
+        while True:
+            outcome, again = contextvars.copy_context().run(self._attempt, job, attempt)
+            if not again:
+                break
+            time.sleep(_pause(attempt))
+            attempt += 1
+        job.end(outcome)
+
+    async def arun(self, job: Job) -> None:
+        """Run one claimed job to its end on the event loop, each attempt as a task of its own."""
+        job.tell(Event("started"))
+        attempt = 0
+        while True:
+            outcome, again = await asyncio.get_running_loop().create_task(self._aattempt(job, attempt))
+            if not again:
+                break
+            await asyncio.sleep(_pause(attempt))
+            attempt += 1
+        job.end(outcome)
+
+    def _attempt(self, job: Job, attempt: int) -> Tuple[Outcome, bool]:
+        with self._turns.new() as turn:
+            job.begin(turn)
+            try:
+                result = self._handler(job.payload())
+                outcome = self._bridge(self._arest(job, result)) if _is_async(result) else self._rest(job, result)
+                _in_time(job)
+                turn.commit()
+            except BaseException as error:
+                return self._failed(job, turn, error, attempt)
+            return outcome, False
+
+    async def _aattempt(self, job: Job, attempt: int) -> Tuple[Outcome, bool]:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        with self._turns.new() as turn:
+            job.begin(turn, lambda: _cancel(loop, task))
+            try:
+                outcome = await self._arest(job, self._handler(job.payload()))
+                job.committing()
+                _in_time(job)
+                await self._off_loop(turn.commit)
+            except BaseException as error:
+                job.committing()
+                return await self._off_loop(self._failed, job, turn, error, attempt)
+            return outcome, False
+
+    async def _off_loop(self, call: Callable[..., _T], *args: Any) -> _T:
+        """Call what may wait for the state, which the other turns of the loop must not wait for."""
+        if not self._turns.stateful:
+            return call(*args)
+        context = contextvars.copy_context()
+        future = asyncio.get_running_loop().run_in_executor(None, lambda: context.run(call, *args))
+        while not future.done():
+            try:
+                await asyncio.wait([future])
+            except asyncio.CancelledError:
+                # The turn's time is over, and the server has said so; a commit under way is not left half done.
+                continue
+        return future.result()
+
+    def _rest(self, job: Job, result: Any) -> Outcome:
+        """What comes after the call of a sync handler: the frames of a generator, or one result."""
+        if not inspect.isgenerator(result):
+            return _single(job, result)
+        try:
+            for item in result:
+                if not job.send(*_frame(job, item)).result():
+                    _leave(result)
+                    break
+        finally:
+            result.close()
+        return Outcome(streamed=True)
+
+    async def _arest(self, job: Job, result: Any) -> Outcome:
+        if inspect.isawaitable(result):
+            result = await result
+        if not inspect.isasyncgen(result):
+            return self._rest(job, result)
+        try:
+            async for item in result:
+                if not await asyncio.wrap_future(job.send(*_frame(job, item))):
+                    await _aleave(result)
+                    break
+        finally:
+            await result.aclose()
+        return Outcome(streamed=True)
+
+    def _failed(self, job: Job, turn: Turn, error: BaseException, attempt: int) -> Tuple[Outcome, bool]:
+        """Discard the turn; `(how it ended, whether to run it anew)`."""
+        conflict = self._turns.is_conflict(error)
+        stored = turn.stored
+        try:
+            turn.discard()
+        except Exception as second:
+            log("error", "a failed turn could not store its appends", id=job.message.id, error=describe(second))
+        if conflict and attempt < self._retries and not (stored or turn.stored or job.sent or job.expired):
+            log(
+                "info", "turn met a conflict, running it anew", id=job.message.id, attempt=attempt + 1, error=str(error)
+            )
+            return Outcome(), True
+        if job.expired:
+            log("info", "the code of a timed-out turn has ended", id=job.message.id, error=type(error).__name__)
+            return Outcome(failure={}), False
+        if isinstance(error, GeneratorExit) and job.sent:
+            log("info", "client left, generator ended", id=job.message.id)
+            return Outcome(streamed=True), False
+        details = describe(error)
+        log("error", "turn failed", id=job.message.id, attempts=attempt + 1, conflict=conflict or None, **details)
+        return Outcome(failure=details), False
+
+
+class _TooLate(Exception):
+    """The turn's code ended after its time; nothing of it is stored."""
+
+
+def _in_time(job: Job) -> None:
+    if job.expired:
+        raise _TooLate
+
+
+def _is_async(result: Any) -> bool:
+    return inspect.isawaitable(result) or inspect.isasyncgen(result)
+
+
+def _single(job: Job, result: Any) -> Outcome:
+    return Outcome(None if result is None else job.message.answer(job.message.frame(result)))
+
+
+def _frame(job: Job, item: Any) -> Tuple[str, bytes]:
+    """The event of one yielded item: `(name, data)`."""
+    if isinstance(item, tuple) and len(item) == 2 and item[0] == UPSTREAM:
+        return "upstream", encode(item[1])
+    return "downstream", job.message.frame(item)
+
+
+def _leave(generator: Any) -> None:
+    """End a generator whose client has left; returns where it took GeneratorExit and finished its work."""
+    try:
+        generator.throw(GeneratorExit())
+    except StopIteration:
+        return
+    raise RuntimeError("the generator yielded again after GeneratorExit")
+
+
+async def _aleave(generator: Any) -> None:
+    try:
+        await generator.athrow(GeneratorExit())
+    except StopAsyncIteration:
+        return
+    raise RuntimeError("the generator yielded again after GeneratorExit")
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[Any]") -> None:
+    try:
+        loop.call_soon_threadsafe(task.cancel)
+    except RuntimeError:
+        # The loop has ended, and the task with it.
+        return
+
+
+def _pause(attempt: int) -> float:
+    """Seconds before the next attempt; random, because whoever we met comes again too."""
+    longest: float = min(_PAUSE * 2.0**attempt, _MAX_PAUSE)
+    return random.uniform(0.5, 1.0) * longest  # noqa: S311

@@ -33,6 +33,10 @@ lock: | $(UV) ## write the locks anew from their .in files
 	$(UV) $(COMPILE) requirements.in -o requirements.lock
 	for lock in $(LOCKS); do $(UV) $(COMPILE) -c requirements.lock $$lock.in -o $$lock.lock; done
 
+.PHONY: demo
+demo: install ## a conversation through a kill -9, a restart and two replicas, on SQLite
+	$(BIN)/python examples/demo.py
+
 .PHONY: lint
 lint: install ## formatting, ruff, import contracts, lock, shell scripts, Dockerfiles, workflows
 	.ci/tools.sh

@@ -56,7 +56,7 @@ def _ask(base: str, history: list[Message]) -> str:
         raise ModelError(f"{url} answered {error.code} {error.reason}: {detail}{hint}") from error
     # A server that hangs up or speaks no HTTP raises HTTPException; the rest are OSErrors.
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error or type(error).__name__
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise ModelError(f"{url} could not be asked ({reason}); check OPENAI_BASE_URL") from error
     if len(raw) > MAX_ANSWER:
         raise ModelError(f"{url} answered more than {MAX_ANSWER} bytes")

@@ -9,6 +9,7 @@ from asya_cli.errors import Missing, Refused
 from asya_cli.plan import Place, handler_python, plan
 from asya_contract.env import Mount, ProxyEnv, RuntimeEnv, ShimEnv, parse_mounts
 from asya_operator.api import load_manifest
+from asya_proxy import settings
 
 MANIFEST = """
 apiVersion: asya.sh/v1alpha1
@@ -91,8 +92,15 @@ def test_further_mounts_become_state_mounts_and_sockets():
     shared, cache = env.mounts
     assert shared["STATE_SOCKET"] == "/tmp/s/1/shared.sock"
     assert shared["STATE_PREFIX"] == "default/catalogue/"
-    assert shared["STATE_READ_ONLY"] == "true"
+    assert shared["STATE_READ_ONLY"] is True
+    assert (shared["name"], cache["name"]) == ("shared", "cache")
     assert not {"STATE_BACKEND", "STATE_BUCKET"} & set(shared)
+    loaded = [m.env for m in settings.load(proxy.env).mounts]
+    assert [(m.backend, m.bucket, m.prefix, m.read_only, m.socket) for m in loaded] == [
+        ("redis", "main", "default/chat-agent/", False, "/tmp/s/1/state.sock"),
+        ("redis", "main", "default/catalogue/", True, "/tmp/s/1/shared.sock"),
+        ("s3", "other", "default/chat-agent@cache/", False, "/tmp/s/1/cache.sock"),
+    ]
     assert cache["STATE_PREFIX"] == "default/chat-agent@cache/"
     assert (cache["STATE_BACKEND"], cache["STATE_BUCKET"], cache["STATE_CONSISTENCY"]) == ("s3", "other", "cas")
     assert cache["AWS_REGION"] == "eu-west-1"
@@ -103,6 +111,17 @@ def test_further_mounts_become_state_mounts_and_sockets():
         Mount("shared", "/shared"),
         Mount("cache", "/cache"),
     ]
+
+
+def test_a_further_mount_does_not_inherit_what_only_the_first_says():
+    text = MANIFEST + (
+        "  stateProxy:\n    backend: redis\n    readOnly: true\n    consistency: cas\n"
+        "    mounts: [{name: notes, mountPath: /notes, backend: redis}]\n"
+    )
+    ((proxy, _),) = planned(text, backend="manifest").replicas
+    first, notes = (m.env for m in settings.load(proxy.env).mounts)
+    assert (first.read_only, first.consistency) == (True, "cas")
+    assert (notes.read_only, notes.consistency) == (False, "lww")
 
 
 def test_backend_manifest_takes_endpoint_and_region():

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from asya_cli.console import Console
+from asya_cli.loglines import readable
 from asya_cli.probe import Endpoint, is_ready
 
 _MAX_LINE = 64 * 2**10
@@ -162,6 +163,7 @@ class Child:
             transport.close()
 
     def _say(self, line: bytes) -> None:
-        text = line.decode("utf-8", "replace").rstrip("\r")
-        self.last_lines.append(text)
-        self._console.line(self.name, text)
+        text, alarming = readable(line.decode("utf-8", "replace").rstrip("\r"))
+        for piece in text.split("\n"):
+            self.last_lines.append(piece)
+            self._console.line(self.name, piece, alarm=alarming)

@@ -127,25 +127,22 @@ def _proxy(
 ) -> Process:
     (name, _, first), *others = mounts_of(state)
     main, sdk = proxy_variables(actor, name, first, backend, place.socket_dir)
-    main = replace(
-        main,
-        http_addr=f"{LOOPBACK}:{place.metrics_port}",
-        mounts=tuple(
-            _difference(main, proxy_variables(actor, name, mount, backend, place.socket_dir))
-            for name, _, mount in others
-        ),
-    )
+    further = [
+        _difference(name, main, *proxy_variables(actor, name, mount, backend, place.socket_dir))
+        for name, _, mount in others
+    ]
+    main = replace(main, http_addr=f"{LOOPBACK}:{place.metrics_port}", mounts=tuple(further))
     settings = resolve_env(state.env, environ, _fields(actor, place))
     env = _inherited(environ) | sdk | settings | main.to_env()
     argv = (sys.executable, "-m", "asya_proxy", "serve")
     return Process(f"{label}/proxy", argv, env, os.sep, Endpoint(socket=main.socket))
 
 
-def _difference(main: ProxyEnv, mount: tuple[ProxyEnv, dict[str, str]]) -> dict[str, Any]:
-    """A further mount's variables, as STATE_MOUNTS lists them: those in which it is not like the first."""
-    env, sdk = mount
-    first = main.to_env()
-    return {name: value for name, value in env.to_env().items() if first.get(name) != value} | sdk
+def _difference(name: str, main: ProxyEnv, mount: ProxyEnv, sdk: Mapping[str, str]) -> dict[str, Any]:
+    """A further mount as STATE_MOUNTS lists it: its name, and the variables in which it is not like the first."""
+    specs = variables(ProxyEnv).items()
+    own = {spec.name: getattr(mount, f) for f, spec in specs if getattr(mount, f) != getattr(main, f)}
+    return {"name": name} | own | dict(sdk)
 
 
 def _runtime(actor: AsyncActor, place: Place, label: str, cwd: str, environ: Mapping[str, str]) -> Process:

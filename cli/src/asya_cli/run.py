@@ -11,13 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-import asya_runtime
 from asya_cli.backends import parse_backend
 from asya_cli.console import OWN_NAME, Console
 from asya_cli.errors import Missing, Refused
 from asya_cli.manifest import read_actor
 from asya_cli.plan import LOOPBACK, Place, Plan, plan
 from asya_cli.supervise import supervise
+from asya_proxy.install import InstallError, install
 
 # sun_path of unix(7) holds 107 bytes and a NUL; mount names have at most 32.
 _LONGEST_SOCKET_DIR = 60
@@ -64,17 +64,24 @@ def _short_directory() -> str:
 
 def _places(directory: str, replicas: int, first: int) -> list[Place]:
     places = []
+    run_file = _installed(directory)
     for number in range(1, replicas + 1):
         sockets = f"{directory}/{number}"
         os.mkdir(sockets)
         port = first + number - 1
         _free(port)
-        places.append(Place(number, port, _free(0), sockets, _run_file()))
+        places.append(Place(number, port, _free(0), sockets, run_file))
     return places
 
 
-def _run_file() -> str:
-    return str(Path(asya_runtime.__file__).with_name("run.py"))
+def _installed(directory: str) -> str:
+    """What `asya-install` puts into a pod, so that any Python can serve the handler; the path of `run.py`."""
+    target = Path(directory, "opt")
+    try:
+        install(target)
+    except InstallError as error:
+        raise Missing(str(error)) from None
+    return str(target / "run.py")
 
 
 def _free(port: int) -> int:

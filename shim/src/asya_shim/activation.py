@@ -22,6 +22,17 @@ def activate(environ: Mapping[str, str]) -> bool:
     if paths.mounts:
         return True
     try:
+        return _activate(environ)
+    except Exception:
+        # `site` would print this and go on without us.
+        import traceback
+
+        traceback.print_exc()
+        raise SystemExit(BAD_ENVIRONMENT) from None
+
+
+def _activate(environ: Mapping[str, str]) -> bool:
+    try:
         env = ShimEnv.from_env(environ)
         mounts = parse_mounts(env.mounts)
     except EnvError as error:

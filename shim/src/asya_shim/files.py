@@ -351,6 +351,27 @@ def _raw(file: Any) -> Optional[RawFile]:
     return below if isinstance(below, RawFile) else None
 
 
+_BELOW = ("buffer", "raw", "fileobj", "myfileobj", "_fp", "fp")
+
+
+def below(file: Any) -> Optional[RawFile]:
+    """The state file that a stack of `io` objects, compressors or archives stands on, if it stands on one."""
+    for _ in range(8):
+        if isinstance(file, RawFile):
+            return file
+        for name in _BELOW:
+            try:
+                lower = getattr(file, name, None)
+            except ValueError:
+                continue  # detached
+            if lower is not None:
+                file = lower
+                break
+        else:
+            return None
+    return None
+
+
 class BufferedReader(io.BufferedReader):
     """`io.BufferedReader` over a state file."""
 
@@ -391,7 +412,7 @@ class TextIOWrapper(io.TextIOWrapper):
 
 
 def _leave(outer: Any, error: Optional[BaseException]) -> None:
-    raw = _raw(outer)
+    raw = below(outer)
     if raw is None:
         outer.close()
     else:

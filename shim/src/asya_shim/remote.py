@@ -183,6 +183,9 @@ class Remote:
         if response.status == 206:
             total = response.header(b"content-range").rpartition(b"/")[2]
             return Content(response.body, _version(response), int(total), _mtime(response))
+        if response.status == 416 and start == 0:
+            # RFC 9110 section 14.1.1: no range can be satisfied in an empty file.
+            return self.read(key, version=version)
         code, error = self._error(response, key)
         if code == "key_not_found":
             return None

@@ -1,5 +1,222 @@
-"""Rows for what stands on files or runs work: compressors and archives, databases, locks, threads and executors."""
+"""Rows for what stands on files or runs work: compressors, archives, databases, locks, `FileIO`, threads, executors."""
 
-from typing import Any, Callable, List, Tuple
+import errno
+import io
+import threading
+import weakref
+from typing import Any, Callable, Dict, List, Tuple
 
-ROWS: List[Tuple[str, str, Callable[[Any], Any]]] = []
+from asya_shim import scopes
+from asya_shim.files import RawFile, TextIOWrapper, below, is_failure, open_state, parse_mode
+from asya_shim.paths import locate
+
+Make = Callable[[Any], Any]
+
+
+# Wrappers around a file: leaving their block by an exception stores nothing
+
+
+def abandoning_exit(leave: Callable[..., Any]) -> Any:
+    """`__exit__` of a compressor or archive that abandons the state file below it when the block raised."""
+
+    def __exit__(self: Any, kind: Any, error: Any, trace: Any) -> Any:  # noqa: N807
+        if error is not None and is_failure(error):
+            raw = below(self)
+            if raw is not None:
+                raw.abandon()
+        return leave(self, kind, error, trace)
+
+    return __exit__
+
+
+def compressed_open(real: Callable[..., Any]) -> Any:
+    """`gzip.open` and its like: a text layer of ours, which knows how its block ended, on a state file."""
+
+    def open(filename: Any, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:  # noqa: A001
+        if "t" not in mode or args or isinstance(filename, io.IOBase) or locate(filename) is None:
+            return real(filename, mode, *args, **kwargs)
+        layer = {name: kwargs.pop(name, None) for name in ("encoding", "errors", "newline")}
+        binary = real(filename, mode.replace("t", ""), **kwargs)
+        text = TextIOWrapper(binary, **layer)
+        text.mode = mode
+        return text
+
+    return open
+
+
+# Databases: the pure one, since the others open paths in C
+
+
+_databases: "Dict[int, weakref.ref[Any]]" = {}
+
+
+def steered_dbm_open(real: Callable[..., Any]) -> Any:
+    """`dbm.open`: on a state path always `dbm.dumb`, which goes through `open`."""
+
+    def open(file: Any, flag: str = "r", mode: int = 0o666) -> Any:  # noqa: A001
+        if locate(file) is None:
+            return real(file, flag, mode)
+        import dbm.dumb
+
+        database = dbm.dumb.open(file, flag, mode)  # noqa: SIM115
+        _keep(database)
+        return database
+
+    return open
+
+
+def kept_shelf(real: Callable[..., Any]) -> Any:
+    """`shelve.open`: a shelf on a state path writes its cache out at the end of each turn."""
+
+    def open(filename: Any, flag: str = "c", protocol: Any = None, writeback: bool = False) -> Any:  # noqa: A001
+        shelf = real(filename, flag, protocol, writeback)
+        if writeback and locate(filename) is not None:
+            _keep(shelf)
+        return shelf
+
+    return open
+
+
+def _keep(database: Any) -> None:
+    from asya_shim import endings
+
+    key = id(database)
+    _databases[key] = weakref.ref(database, lambda _: _databases.pop(key, None))
+    if _write_out not in endings.before_commit:
+        endings.before_commit.append(_write_out)
+
+
+def _write_out() -> None:
+    """Indexes and caches that databases hold in memory."""
+    alive = [database for database in (reference() for reference in list(_databases.values())) if database is not None]
+    for database in alive:
+        if getattr(database, "cache", None):
+            database.sync()
+    for database in alive:
+        if getattr(database, "_modified", False):
+            database.sync()
+
+
+# Locks
+
+
+def refused_lock(real: Callable[..., Any]) -> Any:
+    """`flock` and `lockf`: a lock of this kernel would be none between pods."""
+
+    def lock(fd: Any, *args: Any) -> Any:
+        from asya_shim import descriptors
+
+        number = fd if isinstance(fd, int) else fd.fileno()
+        file = descriptors.open_files.get(number)
+        if file is not None:
+            raise OSError(
+                errno.ENOSYS,
+                "a state file cannot be locked; create a lock file with open(path, 'x'), which only one can",
+                file.node.place.shown,
+            )
+        return real(fd, *args)
+
+    return lock
+
+
+# FileIO
+
+
+def hooked_file_io(real: Any) -> Any:
+    """`io.FileIO`: a state path opens a raw state file, and those count as instances."""
+
+    class Kind(type(real)):  # type: ignore[misc]
+        """Of the class that stands in for `io.FileIO`."""
+
+        def __call__(cls, file: Any, mode: str = "r", closefd: bool = True, opener: Any = None) -> Any:
+            if cls is not FileIO:
+                return super().__call__(file, mode, closefd, opener)
+            place = None if isinstance(file, int) else locate(file)
+            if place is None:
+                return real(file, mode, closefd, opener)
+            parsed = parse_mode(mode)
+            if parsed is None or not closefd or opener is not None:
+                return real(file, mode, closefd, opener)
+            return open_state(place, parsed[0] + ("+" if parsed[1] else "") + "b", 0)
+
+        def __instancecheck__(cls, instance: Any) -> bool:
+            if cls is FileIO:
+                return isinstance(instance, (real, RawFile))
+            return bool(super().__instancecheck__(instance))
+
+        def __subclasscheck__(cls, kind: Any) -> bool:
+            if cls is FileIO:
+                return issubclass(kind, (real, RawFile))
+            return bool(super().__subclasscheck__(kind))
+
+    class FileIO(real, metaclass=Kind):  # type: ignore[misc]
+        """`io.FileIO`."""
+
+    FileIO.__module__ = real.__module__
+    FileIO.__qualname__ = real.__qualname__
+    FileIO.__doc__ = real.__doc__
+    return FileIO
+
+
+# Work belongs to who submitted it
+
+
+def carrying_start(real: Callable[[threading.Thread], None]) -> Any:
+    """`Thread.start`: the thread runs as work of the turn that starts it."""
+
+    def start(self: threading.Thread) -> None:
+        turn = scopes.current_turn.get()
+        target = getattr(self, "_target", None)
+        if turn is None or getattr(target, "__module__", "") == "concurrent.futures.thread":
+            real(self)
+            return
+        run = scopes.Carried(self.run, turn)
+
+        def run_once() -> None:
+            try:
+                run()
+            finally:
+                self.__dict__.pop("run", None)
+
+        self.run = run_once  # type: ignore[method-assign]
+        try:
+            real(self)
+        except BaseException:
+            self.__dict__.pop("run", None)
+            raise
+
+    return start
+
+
+def carrying_submit(real: Callable[..., Any]) -> Any:
+    """`ThreadPoolExecutor.submit`: the call runs as work of the scope that submits it."""
+
+    def submit(self: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        if not scopes.is_active():
+            return real(self, fn, *args, **kwargs)
+        return real(self, scopes.carry(fn), *args, **kwargs)
+
+    return submit
+
+
+_BLOCKS: Dict[str, str] = {
+    "bz2": "BZ2File",
+    "gzip": "GzipFile",
+    "lzma": "LZMAFile",
+    "tarfile": "TarFile",
+    "zipfile": "ZipFile",
+}
+ROWS: List[Tuple[str, str, Make]] = [
+    *((module, f"{kind}.__exit__", abandoning_exit) for module, kind in _BLOCKS.items()),
+    *((module, "open", compressed_open) for module in ("bz2", "gzip", "lzma")),
+    ("dbm", "open", steered_dbm_open),
+    ("shelve", "open", kept_shelf),
+    ("fcntl", "flock", refused_lock),
+    ("fcntl", "lockf", refused_lock),
+    ("os", "lockf", refused_lock),
+    ("posix", "lockf", refused_lock),
+    ("io", "FileIO", hooked_file_io),
+    ("_io", "FileIO", hooked_file_io),
+    ("threading", "Thread.start", carrying_start),
+    ("concurrent.futures.thread", "ThreadPoolExecutor.submit", carrying_submit),
+]

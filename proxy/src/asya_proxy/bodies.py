@@ -57,19 +57,24 @@ class Incoming:
         self._taken += count
         self._figures.buffered += count
 
+    def whole(self) -> Body:
+        """The body of a request that is complete. Raises TooLarge, Busy."""
+        data = self._request.take()
+        size = len(data)
+        if self._max_size and size > self._max_size:
+            raise self._too_large()
+        self._take(size)
+        self._figures.bytes_in += size
+        return Body(data)
+
     async def body(self) -> Body:
         """The body for a store. Raises BadRequest where it ends early, TooLarge, Busy."""
         request = self._request
+        if request.complete:
+            return self.whole()
         length = _length(request)
         if self._max_size and (length or 0) > self._max_size:
             raise self._too_large()
-        if request.complete:
-            data = request.take()
-            self._take(len(data))
-            if self._max_size and len(data) > self._max_size:
-                raise self._too_large()
-            self._figures.bytes_in += len(data)
-            return Body(data)
         if length is not None and length <= min(WHOLE_KNOWN, self._budget.limit // 2):
             self._take(length)
             return Body(b"".join([piece async for piece in self._counted(request.pieces())]))

@@ -1,8 +1,9 @@
 """HTTP/1.1 with keep-alive on one connection: requests out of bytes, answers into bytes.
 
-aiohttp's low-level parser does the reading. Its request and response objects are left out: they cost twice
-what the rest of a request costs. One task serves a connection, so that an answer needs one wake-up. Nothing
-here knows keys, stores or errors of the wire; the handler is given a `Request` and returns an `Answer`.
+aiohttp's low-level parser does the reading, but for the usual small request (`heads`). Its request and response
+objects are left out: they cost twice what the rest of a request costs. One task serves a connection, so that an
+answer needs one wake-up. Nothing here knows keys, stores or errors of the wire; the handler is given a `Request`
+and returns an `Answer`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from asya_proxy.deadlines import Deadlines, Guard
 from asya_proxy.errors import BadRequest, NameTooLong, StoreError
+from asya_proxy.heads import MAX_HEAD, parse_whole
 
 log = logging.getLogger("asya_proxy.connection")
 
@@ -27,8 +29,8 @@ BUFFER = 1 << 18
 """Bytes of a body that wait in memory before the socket is no longer read."""
 PIPELINE = 16
 """Requests of one connection that wait for their turn before the socket is no longer read."""
-PIECE = 1 << 20
-MAX_HEAD_LINE = 8190
+JOINED = 1 << 16
+"""Bytes of content that are copied behind their head, to leave in one write."""
 LEFT_OVER = 8 << 20
 """Bytes of a refused body that are read and dropped to save the connection."""
 
@@ -40,35 +42,52 @@ class BodyCut(BadRequest):
 
 
 class Request:
-    """One request. `target` is the raw request target, ASCII or refused by the handler."""
+    """One request. `target` is the raw request target, ASCII or refused by the handler.
 
-    __slots__ = ("_connection", "_expects", "headers", "method", "payload", "target")
+    The body is either here, `data`, or still to come.
+    """
+
+    __slots__ = ("_connection", "_data", "_expects", "headers", "keep", "method", "payload", "target")
 
     def __init__(
-        self, method: str, target: str, headers: Mapping[str, str], payload: StreamReader, connection: Connection
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        connection: Connection,
+        *,
+        data: bytes = b"",
+        payload: StreamReader | None = None,
+        keep: bool = True,
     ) -> None:
         self.method = method
         self.target = target
         self.headers = headers
         self.payload = payload
+        self.keep = keep
+        """Whether the connection lives on after the answer."""
+        self._data = data
         self._connection = connection
-        self._expects = "Expect" in headers
+        self._expects = payload is not None and "Expect" in headers
 
     @property
     def complete(self) -> bool:
         """Whether the whole body has arrived, so that `take` returns all that is left of it."""
-        return self.payload.is_eof()
+        return self.payload is None or self.payload.is_eof()
 
     def take(self) -> bytes:
         """What has arrived of the body, at once."""
-        return self.payload.read_nowait(-1)
+        return self._data if self.payload is None else self.payload.read_nowait(-1)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises BodyCut where it ends early or stalls."""
-        if self._expects and not self.payload.is_eof():
+        payload = self.payload
+        if payload is None:
+            yield self._data
+            return
+        if self._expects and not payload.is_eof():
             self._expects = False
             self._connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        payload = self.payload
         while not payload.at_eof():
             try:
                 with self._connection.within():
@@ -152,26 +171,28 @@ class Listener:
 class Connection(BaseProtocol):
     """One client."""
 
-    __slots__ = ("_current", "_ended", "_listener", "_queue", "_refusal", "_task", "_waiter", "busy", "last")
+    __slots__ = (
+        "_current",
+        "_ended",
+        "_general",
+        "_listener",
+        "_queue",
+        "_refusal",
+        "_task",
+        "_waiter",
+        "busy",
+        "last",
+    )
 
     def __init__(self, listener: Listener) -> None:
-        loop = listener.loop
-        parser = HttpRequestParser(
-            self,
-            loop,
-            BUFFER,
-            max_line_size=MAX_HEAD_LINE,
-            max_field_size=MAX_HEAD_LINE,
-            auto_decompress=False,
-            max_msg_queue_size=PIPELINE,
-        )
-        super().__init__(loop, parser)
+        super().__init__(listener.loop)
         self._listener = listener
-        self._queue: deque[tuple[object, StreamReader]] = deque()
+        self._queue: deque[Request] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._current: StreamReader | None = None
+        self._current: Request | None = None
         self._refusal: StoreError | None = None
+        self._general = False
         self._ended = False
         self.busy = False
         self.last = listener.deadlines.now()
@@ -203,6 +224,29 @@ class Connection(BaseProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None or self._ended:
             return
+        if not self._general:
+            whole = parse_whole(data)
+            if whole is not None and len(self._queue) < PIPELINE:
+                method, target, headers, body = whole
+                self._queue.append(Request(method, target, headers, self, data=body))
+                waiter = self._waiter
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(None)
+                return
+            # From here on aiohttp's parser: it alone knows where the next request begins.
+            self._general = True
+            self._parser = HttpRequestParser(
+                self,
+                self._loop,
+                BUFFER,
+                max_line_size=MAX_HEAD,
+                max_field_size=MAX_HEAD,
+                auto_decompress=False,
+                max_msg_queue_size=PIPELINE,
+            )
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         parser = self._parser
         assert parser is not None
         try:
@@ -218,10 +262,12 @@ class Connection(BaseProtocol):
             return
         if upgraded:
             self._refusal = BadRequest("this server does not change protocols")
-        if messages:
-            self._queue.extend(messages)
-            if len(self._queue) >= PIPELINE and not self._buffer_paused:
-                self._pause_reading_for_buffer()
+        for head, payload in messages:
+            self._queue.append(
+                Request(head.method, head.path, head.headers, self, payload=payload, keep=not head.should_close)
+            )
+        if len(self._queue) >= PIPELINE and not self._buffer_paused:
+            self._pause_reading_for_buffer()
         if messages or upgraded:
             self._wake()
 
@@ -231,7 +277,8 @@ class Connection(BaseProtocol):
             waiter.set_result(None)
 
     def _cut_bodies(self) -> None:
-        for payload in [self._current, *(payload for _message, payload in self._queue)]:
+        for request in (self._current, *self._queue):
+            payload = None if request is None else request.payload
             if payload is not None and not payload.is_eof():
                 payload.set_exception(BodyCut("the body ended early; nothing of it was stored"))
 
@@ -240,7 +287,7 @@ class Connection(BaseProtocol):
     def within(self) -> Guard:
         return self._listener.deadlines.within(self._listener.client_timeout)
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         if self.transport is not None:
             self.transport.write(data)
 
@@ -258,95 +305,95 @@ class Connection(BaseProtocol):
             self.transport.abort()
 
     async def _serve(self) -> None:
+        listener = self._listener
+        queue = self._queue
         try:
-            while await self._serve_next():
-                pass
+            while True:
+                if not queue:
+                    if self._ended or self._refusal is not None:
+                        break
+                    self._waiter = self._loop.create_future()
+                    await self._waiter
+                    self._waiter = None
+                    continue
+                self.busy = True
+                request = self._current = queue.popleft()
+                if self._general:
+                    self._consumed(request)
+                answer = await listener.handler(request)
+                payload = request.payload
+                keep = request.keep and not (answer.close or listener.draining)
+                self._write(answer, request.method, keep)
+                if self._paused or answer.stream is not None:
+                    await self._write_rest(answer, request.method)
+                if payload is not None and not payload.is_eof():
+                    keep = await self._drop(payload) and keep
+                self._current = None
+                self.busy = False
+                self.last = self._loop.time()
+                if not keep or self.transport is None:
+                    return
+            if self._refusal is not None:
+                self._write(listener.refuse(self._refusal), "GET", False)
         except (ConnectionError, TimeoutError):
-            self.abort_transport()
+            if self.transport is not None:
+                self.transport.abort()
         finally:
             self.busy = False
             self._task = None
             if self.transport is not None:
                 self.transport.close()
 
-    def abort_transport(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-
-    async def _serve_next(self) -> bool:
-        """Serve one request; False where the connection is at its end."""
-        queue = self._queue
-        while not queue:
-            if self._refusal is not None:
-                await self._write(self._listener.refuse(self._refusal), "GET", False)
-                return False
-            if self._ended:
-                return False
-            self._waiter = self._loop.create_future()
-            await self._waiter
-            self._waiter = None
-        self.busy = True
-        message, payload = queue.popleft()
-        self._parser.message_consumed()  # type: ignore[union-attr]
-        if self._buffer_paused and len(queue) <= PIPELINE // 2:
-            self.data_received(b"")
-            if len(queue) < PIPELINE:
+    def _consumed(self, request: Request) -> None:
+        """Tell the parser that a request of its own has left the queue, so that it may go on."""
+        if self._parser is None or request.payload is None:
+            return
+        self._parser.message_consumed()
+        if self._buffer_paused and len(self._queue) <= PIPELINE // 2:
+            self._parse(b"")
+            if len(self._queue) < PIPELINE:
                 self._resume_reading_for_buffer()
-        self._current = payload
-        request = Request(message.method, message.path, message.headers, payload, self)  # type: ignore[attr-defined]
-        answer = await self._listener.handler(request)
-        left_over = not payload.is_eof()
-        keep = not (message.should_close or answer.close or self._listener.draining)  # type: ignore[attr-defined]
-        await self._write(answer, request.method, keep)
-        if left_over and keep:
-            keep = await self._drop(payload)
-        self._current = None
-        self.busy = False
-        self.last = self._loop.time()
-        return keep and self.transport is not None
 
     async def _drop(self, payload: StreamReader) -> bool:
         """Read the rest of a body that the handler did not want; False where it is too much."""
         dropped = 0
         try:
             while not payload.at_eof() and dropped < LEFT_OVER:
-                with self._listener.deadlines.within(self._listener.client_timeout):
+                with self.within():
                     dropped += len(await payload.readany())
         except BadRequest:
             return False
         return payload.at_eof()
 
-    async def _write(self, answer: Answer, method: str, keep: bool) -> None:
+    def _write(self, answer: Answer, method: str, keep: bool) -> None:
+        """Write what can be written at once: everything, but for streams and long content."""
         transport = self.transport
         if transport is None:
-            if answer.stream is not None:
-                await _close_stream(answer.stream)
             return
         data = answer.data
+        status = answer.status
         length = len(data) if answer.length is None else answer.length
-        head = _STATUS_LINES[answer.status] + answer.head
-        if length >= 0 and answer.status != 204:
-            head += f"Content-Length: {length}\r\n"
-        if not keep:
-            head += "Connection: close\r\n"
-        lead = (head + "\r\n").encode("latin-1")
-        if method == "HEAD" or answer.status in (204, 304):
-            transport.write(lead)
-        elif answer.stream is not None:
-            transport.write(lead)
-            await self._write_stream(answer.stream, length)
-        elif length <= PIECE:
-            transport.write(lead + data if length <= 65536 else lead)
-            if length > 65536:
-                transport.write(data)
+        close = "" if keep else "Connection: close\r\n"
+        if status == 204 or length < 0:
+            transport.write(f"{_STATUS_LINES[status]}{answer.head}{close}\r\n".encode("latin-1"))
+            return
+        head = f"{_STATUS_LINES[status]}{answer.head}Content-Length: {length}\r\n{close}\r\n".encode("latin-1")
+        if method == "HEAD" or not data:
+            transport.write(head)
+        elif length <= JOINED:
+            transport.write(head + data)
         else:
-            transport.write(lead)
-            view = memoryview(data)
-            for start in range(0, length, PIECE):
-                await self._flush()
-                self.send(view[start : start + PIECE])  # type: ignore[arg-type]
-        if self._paused:
-            await self._flush()
+            transport.write(head)
+            transport.write(data)
+
+    async def _write_rest(self, answer: Answer, method: str) -> None:
+        stream = answer.stream
+        if stream is not None:
+            if method == "HEAD" or self.transport is None:
+                await _close_stream(stream)
+            else:
+                await self._write_stream(stream, answer.length or 0)
+        await self._flush()
 
     async def _write_stream(self, stream: AsyncIterator[bytes], length: int) -> None:
         sent = 0
@@ -368,9 +415,16 @@ class Connection(BaseProtocol):
             raise ConnectionAbortedError("the store gave fewer bytes than announced")
 
     async def _flush(self) -> None:
-        if self._paused:
-            with self._listener.deadlines.within(self._listener.client_timeout):
-                await self._drain_helper()
+        """Wait until the client has taken most of what was written, as long as it takes something."""
+        while self._paused and self.transport is not None:
+            before = self.transport.get_write_buffer_size()
+            try:
+                with self.within():
+                    await self._drain_helper()
+            except TimeoutError:
+                self._drain_waiter = None
+                if self.transport is None or self.transport.get_write_buffer_size() >= before:
+                    raise
 
 
 async def _close_stream(stream: AsyncIterator[bytes]) -> None:

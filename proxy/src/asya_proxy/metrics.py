@@ -16,14 +16,23 @@ BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 """Upper bounds of the latency histogram, in seconds."""
 
 
+class OpMetrics:
+    """One operation: how often with which outcome, and how long."""
+
+    __slots__ = ("counts", "outcomes", "seconds")
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, int] = {}
+        self.counts = [0] * (len(BUCKETS) + 1)
+        self.seconds = 0.0
+
+
 class MountMetrics:
     """What happened on one mount."""
 
     def __init__(self, mount: str) -> None:
         self.mount = mount
-        self.requests: dict[tuple[str, str], int] = {}
-        self.latency: dict[str, list[int]] = {}
-        self.seconds: dict[str, float] = {}
+        self.ops: dict[str, OpMetrics] = {}
         self.bytes_in = 0
         self.bytes_out = 0
         self.conflicts = 0
@@ -35,14 +44,13 @@ class MountMetrics:
 
     def observe(self, op: str, outcome: str, seconds: float) -> None:
         """One request answered; `outcome` is `ok` or the wire's error code."""
-        key = (op, outcome)
-        self.requests[key] = self.requests.get(key, 0) + 1
-        counts = self.latency.get(op)
-        if counts is None:
-            counts = self.latency[op] = [0] * (len(BUCKETS) + 1)
-            self.seconds[op] = 0.0
-        counts[bisect_left(BUCKETS, seconds)] += 1
-        self.seconds[op] += seconds
+        figures = self.ops.get(op)
+        if figures is None:
+            figures = self.ops[op] = OpMetrics()
+        outcomes = figures.outcomes
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        figures.counts[bisect_left(BUCKETS, seconds)] += 1
+        figures.seconds += seconds
 
 
 class Metrics(Collector):
@@ -70,10 +78,10 @@ class Metrics(Collector):
             "asya_proxy_request_seconds", "Time from request to answer.", labels=["mount", "op"]
         )
         for m in self.mounts:
-            for (op, outcome), count in m.requests.items():
-                requests.add_metric([m.mount, op, outcome], count)
-            for op, counts in m.latency.items():
-                latency.add_metric([m.mount, op], _cumulated(counts), m.seconds[op])
+            for op, figures in m.ops.items():
+                for outcome, count in figures.outcomes.items():
+                    requests.add_metric([m.mount, op, outcome], count)
+                latency.add_metric([m.mount, op], _cumulated(figures.counts), figures.seconds)
         yield requests
         yield latency
         for name, text in _COUNTERS.items():

@@ -43,6 +43,8 @@ from asya_proxy.service import MAX_PAGE, Listing, Service
 from asya_proxy.settings import MountSettings
 from asya_proxy.stores.base import ABSENT, ANY, Entry, Precondition, Stat, match
 from asya_proxy.wire import (
+    Place,
+    Target,
     check_write_id,
     error_body,
     http_date,
@@ -51,6 +53,7 @@ from asya_proxy.wire import (
     parse_precondition,
     parse_query,
     parse_range,
+    parse_target,
     parse_version,
 )
 
@@ -67,6 +70,22 @@ _ORDINARY = frozenset(
 _CHANGES = frozenset({"PUT", "PATCH", "DELETE", "POST"})
 
 Health = Callable[[str], Awaitable[Answer]]
+Route = Callable[[Service, Request, Target], Awaitable[Answer]]
+
+_OPS = {
+    Place.FILE: {
+        "GET": "read",
+        "HEAD": "stat",
+        "PUT": "write",
+        "PATCH": "append",
+        "DELETE": "remove",
+        "POST": "rename",
+    },
+    Place.DIRECTORY: {"GET": "read", "HEAD": "stat", "PUT": "mkdir", "DELETE": "rmdir", "POST": "rename"},
+    Place.TOP: {"GET": "list", "HEAD": "stat"},
+    Place.ATTRIBUTES: {"GET": "attributes", "PUT": "attributes", "DELETE": "attributes"},
+    Place.ELSEWHERE: {"GET": "health", "HEAD": "health"},
+}
 
 
 class InFlight:
@@ -99,30 +118,52 @@ class Routes:
         self._tail = (
             f"{H_PROTOCOL}: {PROTOCOL}\r\n{H_CONSISTENCY}: {mount.consistency}\r\n{H_BACKEND}: {mount.backend}\r\n"
         )
+        self._handlers: dict[Place, dict[str, Route]] = {
+            Place.FILE: {
+                "GET": self._read,
+                "HEAD": self._stat,
+                "PUT": self._write,
+                "PATCH": self._append,
+                "DELETE": self._remove,
+                "POST": self._rename,
+            },
+            Place.DIRECTORY: {
+                "GET": self._read_directory,
+                "HEAD": self._stat_directory,
+                "PUT": self._make_directory,
+                "DELETE": self._remove_directory,
+                "POST": self._rename,
+            },
+            Place.TOP: {"GET": self._list, "HEAD": self._stat_top},
+            Place.ATTRIBUTES: {
+                "GET": self._read_attributes,
+                "PUT": self._set_attribute,
+                "DELETE": self._remove_attribute,
+            },
+        }
         self._place = f"{mount.actor or mount.name} on {mount.backend}"
 
     async def __call__(self, request: Request) -> Answer:
         began = time.monotonic()
         figures = self._figures
-        op = request.method
         in_flight = self._in_flight
         in_flight.count += 1
         figures.in_flight += 1
+        outcome = "ok"
         try:
             if in_flight.count > in_flight.limit:
                 raise Busy(f"more than {in_flight.limit} requests at once (STATE_MAX_IN_FLIGHT)")
-            op, answer = await self._route(request)
-            outcome = "ok"
+            answer = await self._route(request)
         except StoreError as error:
-            op, outcome = _op(request), error.code
-            answer = self._failed(request, op, error, began)
+            outcome = error.code
+            answer = self._failed(request, error, began)
         except Exception as error:
-            op, outcome = _op(request), "internal"
-            answer = self._broken(request, op, error, began)
+            outcome = "internal"
+            answer = self._broken(request, error, began)
         finally:
             in_flight.count -= 1
             figures.in_flight -= 1
-        figures.observe(op, outcome, time.monotonic() - began)
+        figures.observe(_op(request), outcome, time.monotonic() - began)
         return answer
 
     def refuse(self, error: StoreError) -> Answer:
@@ -132,82 +173,60 @@ class Routes:
 
     # Routing.
 
-    async def _route(self, request: Request) -> tuple[str, Answer]:
-        target = request.target
-        path, _, query = target.partition("?")
-        if not path.startswith(KEYS):
-            return await self._elsewhere(request, path, query)
+    def _route(self, request: Request) -> Awaitable[Answer]:
+        target = parse_target(request.target)
+        place = target.place
+        if place is Place.ELSEWHERE:
+            return self._elsewhere(request, target.path)
         spoken = request.headers.get(H_PROTOCOL)
         if spoken is not None and spoken != PROTOCOL:
             raise BadRequest(
                 f"the client speaks protocol {spoken}, this proxy {PROTOCOL}: "
                 "let runtime and proxy images come from the same release"
             )
-        service = self._ready()
-        encoded = path[len(KEYS) :]
-        method = request.method
-        if not encoded:
-            return await self._top(service, method, query)
-        key = parse_key(encoded)
-        if key.endswith(b"/"):
-            return await self._directory(service, request, key, query)
-        if method == "GET":
-            return "read", await self._read(service, request, key)
-        if method == "HEAD":
-            return "stat", await self._stat(service, key)
-        if method == "PUT":
-            return "write", await self._write(service, request, key)
-        if method == "PATCH":
-            return "append", await self._append(service, request, key)
-        if method == "DELETE":
-            await service.remove(key, self._wish(request))
-            return "remove", Answer(204, self._tail)
-        if method == "POST":
-            return "rename", await self._rename(service, request, key, query)
-        raise BadRequest(f"method {method} means nothing here; known are GET, HEAD, PUT, PATCH, DELETE, POST")
+        service = self.service
+        if service is None:
+            raise Unavailable(self.not_ready, ambiguous=False)
+        handlers = self._handlers[place]
+        handler = handlers.get(request.method)
+        if handler is None:
+            raise BadRequest(f"method {request.method} means nothing here; known are {', '.join(handlers)}")
+        return handler(service, request, target)
 
-    async def _elsewhere(self, request: Request, path: str, query: str) -> tuple[str, Answer]:
-        if path.startswith(META):
-            return "attributes", await self._attributes(self._ready(), request, parse_key(path[len(META) :]), query)
+    async def _elsewhere(self, request: Request, path: str) -> Answer:
         if path in (HEALTHZ, READYZ, METRICS) and request.method in ("GET", "HEAD"):
             answer = await self._health(path)
             answer.head += self._tail
-            return "health", answer
+            return answer
         raise BadRequest(f"nothing is at {path[:80]!r}; state files are below {KEYS}")
 
-    def _ready(self) -> Service:
-        if self.service is None:
-            raise Unavailable(self.not_ready, ambiguous=False)
-        return self.service
+    # Directories.
 
-    async def _top(self, service: Service, method: str, query: str) -> tuple[str, Answer]:
-        if method == "GET":
-            return "list", await self._list(service, parse_query(query))
-        if method == "HEAD":
-            return "stat", self._is_directory()
-        raise BadRequest(f"method {method} needs a key")
+    async def _stat_top(self, _service: Service, _request: Request, _target: Target) -> Answer:
+        return self._is_directory()
 
-    async def _directory(self, service: Service, request: Request, key: bytes, query: str) -> tuple[str, Answer]:
-        method = request.method
-        if method == "HEAD":
-            await service.stat_directory(key)
-            return "stat", self._is_directory()
-        if method == "PUT":
-            if not request.complete or request.take():
-                raise BadRequest("a directory has no content")
-            await service.make_directory(key, self._wish(request))
-            return "mkdir", Answer(204, self._tail)
-        if method == "DELETE":
-            await service.remove_directory(key, self._wish(request))
-            return "rmdir", Answer(204, self._tail)
-        if method == "POST":
-            return "rename", await self._rename(service, request, key, query)
-        await service.stat_directory(key)
+    async def _stat_directory(self, service: Service, _request: Request, target: Target) -> Answer:
+        await service.stat_directory(target.key)
+        return self._is_directory()
+
+    async def _read_directory(self, service: Service, _request: Request, target: Target) -> Answer:
+        await service.stat_directory(target.key)
         raise IsDirectory("the name is a directory")
 
-    # One request each.
+    async def _make_directory(self, service: Service, request: Request, target: Target) -> Answer:
+        if not request.complete or request.take():
+            raise BadRequest("a directory has no content")
+        await service.make_directory(target.key, self._wish(request))
+        return Answer(204, self._tail)
 
-    async def _read(self, service: Service, request: Request, key: bytes) -> Answer:
+    async def _remove_directory(self, service: Service, request: Request, target: Target) -> Answer:
+        await service.remove_directory(target.key, self._wish(request))
+        return Answer(204, self._tail)
+
+    # Files.
+
+    async def _read(self, service: Service, request: Request, target: Target) -> Answer:
+        key = target.key
         headers = request.headers
         wanted = headers.get("If-Match")
         version = None if wanted is None or wanted == "*" else parse_version(wanted)
@@ -234,40 +253,46 @@ class Routes:
             return Answer(status, head, reading.data)
         return Answer(status, head, stream=reading.stream, length=size)
 
-    async def _stat(self, service: Service, key: bytes) -> Answer:
-        stat = await service.stat(key)
+    async def _stat(self, service: Service, _request: Request, target: Target) -> Answer:
+        stat = await service.stat(target.key)
         if stat is None:
             return self._is_directory()
         return Answer(200, f"{H_IS_FILE}: true\r\n" + self._facts(stat), length=stat.size)
 
-    async def _write(self, service: Service, request: Request, key: bytes) -> Answer:
+    async def _write(self, service: Service, request: Request, target: Target) -> Answer:
         wish = self._wish(request)
         with self._incoming(request) as incoming:
-            stat = await service.write(key, await incoming.body(), wish)
+            body = incoming.whole() if request.complete else await incoming.body()
+            stat = await service.write(target.key, body, wish)
         return Answer(204, self._etag(stat))
 
-    async def _append(self, service: Service, request: Request, key: bytes) -> Answer:
+    async def _append(self, service: Service, request: Request, target: Target) -> Answer:
         wish = self._wish(request)
         if not wish.when.any:
             raise BadRequest("an append is never conditional")
         with self._incoming(request) as incoming:
-            appended = await service.append(key, await incoming.body(), wish)
+            appended = await service.append(target.key, await incoming.body(), wish)
         head = self._etag(appended.stat)
         if appended.base is not None:
             head = f"{H_BASE_ETAG}: {quote_etag(appended.base)}\r\n" + head
         return Answer(204, head)
 
-    async def _rename(self, service: Service, request: Request, key: bytes, query: str) -> Answer:
-        parameters = parse_query(query)
+    async def _remove(self, service: Service, request: Request, target: Target) -> Answer:
+        await service.remove(target.key, self._wish(request))
+        return Answer(204, self._tail)
+
+    async def _rename(self, service: Service, request: Request, target: Target) -> Answer:
+        parameters = parse_query(target.query)
         if set(parameters) != {"rename_to"}:
             raise BadRequest("POST takes exactly one parameter, rename_to")
-        target = parse_key(query.partition("=")[2])
+        new = parse_key(target.query.partition("=")[2])
         wanted = request.headers.get(H_SOURCE_IF_MATCH)
         when_source = ANY if wanted is None else match(parse_version(wanted))
-        stat = await service.rename(key, target, self._wish(request), when_source)
+        stat = await service.rename(target.key, new, self._wish(request), when_source)
         return Answer(204, self._tail if stat is None else self._etag(stat))
 
-    async def _list(self, service: Service, parameters: dict[str, bytes]) -> Answer:
+    async def _list(self, service: Service, _request: Request, target: Target) -> Answer:
+        parameters = parse_query(target.query)
         unknown = set(parameters) - {"prefix", "delimiter", "limit", "after", "detail"}
         if unknown:
             raise BadRequest(f"a listing does not know {', '.join(sorted(unknown))}")
@@ -285,28 +310,28 @@ class Routes:
         )
         return Answer(200, _JSON + self._tail, _listing(listing, detail=parameters.get("detail", b"0") == b"1"))
 
-    async def _attributes(self, service: Service, request: Request, key: bytes, query: str) -> Answer:
-        parameters = parse_query(query)
-        if set(parameters) - {"attr"}:
-            raise BadRequest("attributes take one parameter, attr")
-        name = parameters.get("attr", b"").decode("utf-8", "surrogateescape")
-        if request.method in ("GET", "HEAD"):
-            attrs = await service.attributes(key)
-            if not name:
-                return Answer(200, _JSON + self._tail, json.dumps({"attrs": sorted(attrs)}).encode())
-            if name not in attrs:
-                raise KeyNotFound(f"no attribute {name!r}")
-            return Answer(200, _JSON + self._tail, json.dumps({"attr": name, "value": attrs[name]}).encode())
-        if request.method not in ("PUT", "DELETE"):
-            raise BadRequest(f"method {request.method} means nothing here; known are GET, PUT, DELETE")
+    # Attributes.
+
+    async def _read_attributes(self, service: Service, _request: Request, target: Target) -> Answer:
+        name = _attribute_name(target)
+        attrs = await service.attributes(target.key)
+        if not name:
+            return Answer(200, _JSON + self._tail, json.dumps({"attrs": sorted(attrs)}).encode())
+        if name not in attrs:
+            raise KeyNotFound(f"no attribute {name!r}")
+        return Answer(200, _JSON + self._tail, json.dumps({"attr": name, "value": attrs[name]}).encode())
+
+    async def _set_attribute(self, service: Service, request: Request, target: Target) -> Answer:
         wish = self._wish(request)
-        value: str | None = None
-        if request.method == "PUT":
-            with self._incoming(request) as incoming:
-                name, value = _attribute(await (await incoming.body()).read(), name)
+        with self._incoming(request) as incoming:
+            name, value = _attribute(await (await incoming.body()).read(), _attribute_name(target))
+        return Answer(204, self._etag(await service.change_attribute(target.key, name, value, wish)))
+
+    async def _remove_attribute(self, service: Service, request: Request, target: Target) -> Answer:
+        name = _attribute_name(target)
         if not name:
             raise BadRequest("name the attribute: ?attr=NAME")
-        return Answer(204, self._etag(await service.change_attribute(key, name, value, wish)))
+        return Answer(204, self._etag(await service.change_attribute(target.key, name, None, self._wish(request))))
 
     # Parts of requests and answers.
 
@@ -336,30 +361,30 @@ class Routes:
 
     # Failures.
 
-    def _failed(self, request: Request, op: str, error: StoreError, began: float) -> Answer:
+    def _failed(self, request: Request, error: StoreError, began: float) -> Answer:
         level = logging.DEBUG if error.code in _ORDINARY else logging.WARNING
         key = _key(request)
         if log.isEnabledFor(level):
             log.log(
                 level,
                 "request failed",
-                extra=self._context(op, key, began) | {"error": error.code, "cause": str(error)},
+                extra=self._context(request, key, began) | {"error": error.code, "cause": str(error)},
             )
         return self._error(error, f"{self._place}: {key!r}" if key else self._place)
 
-    def _broken(self, request: Request, op: str, error: Exception, began: float) -> Answer:
+    def _broken(self, request: Request, error: Exception, began: float) -> Answer:
         key = _key(request)
-        log.error("request broke", exc_info=error, extra=self._context(op, key, began))
+        log.error("request broke", exc_info=error, extra=self._context(request, key, began))
         kind = UnknownOutcome if request.method in _CHANGES else Unavailable
         return self._error(kind(f"a defect of the proxy: {type(error).__name__}"), f"{self._place}: {key!r}")
 
-    def _context(self, op: str, key: str, began: float) -> dict[str, object]:
+    def _context(self, request: Request, key: str, began: float) -> dict[str, object]:
         mount = self._mount
         return {
             "actor": mount.actor,
             "mount": mount.name,
             "key": key,
-            "op": op,
+            "op": _op(request),
             "backend": mount.backend,
             "ms": round((time.monotonic() - began) * 1000, 3),
         }
@@ -379,18 +404,11 @@ def _key(request: Request) -> str:
 
 
 def _op(request: Request) -> str:
-    """The name of a failed request's operation, from a closed set."""
-    if request.target.startswith(META):
-        return "attributes"
-    if not request.target.startswith(KEYS):
+    """The name of a request's operation, from a closed set."""
+    try:
+        return _OPS[parse_target(request.target).place].get(request.method, "other")
+    except StoreError:
         return "other"
-    path, _, _query = request.target.partition("?")
-    if path == KEYS and request.method == "GET":
-        return "list"
-    if path.endswith("/"):
-        return {"HEAD": "stat", "PUT": "mkdir", "DELETE": "rmdir", "POST": "rename"}.get(request.method, "other")
-    names = {"GET": "read", "HEAD": "stat", "PUT": "write", "PATCH": "append", "DELETE": "remove", "POST": "rename"}
-    return names.get(request.method, "other")
 
 
 def _listing(listing: Listing, *, detail: bool) -> bytes:
@@ -414,6 +432,14 @@ def _entry(entry: Entry) -> dict[str, object]:
     }
 
 
+def _attribute_name(target: Target) -> str:
+    """The name in `?attr=`, "" where there is none."""
+    parameters = parse_query(target.query)
+    if set(parameters) - {"attr"}:
+        raise BadRequest("attributes take one parameter, attr")
+    return parameters.get("attr", b"").decode("utf-8", "surrogateescape")
+
+
 def _attribute(data: bytes, name: str) -> tuple[str, str]:
     """Name and value of `{"attr": A, "value": V}`; `attr` may be left to the query. Raises BadRequest."""
     try:
@@ -421,6 +447,6 @@ def _attribute(data: bytes, name: str) -> tuple[str, str]:
         named, value = given.get("attr", name), given["value"]
     except (ValueError, KeyError, AttributeError):
         raise BadRequest('an attribute is set by {"attr": NAME, "value": TEXT}') from None
-    if not isinstance(named, str) or not isinstance(value, str) or (name and named != name):
+    if not isinstance(named, str) or not named or not isinstance(value, str) or (name and named != name):
         raise BadRequest("attribute names and values are text, and the name is the query's")
     return named, value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -27,6 +28,10 @@ SWEEP = 60.0
 
 async def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. The exit status: 0 after a drain, 1 where a mount is refused."""
+    # What is loaded by now stays; the collector need not walk it again while a request waits.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from email.utils import formatdate
+from enum import IntEnum
 from functools import lru_cache
 
-from asya_contract.wire import BadKey, KeyTooLong, check_key, decode_key, unquote_etag
+from asya_contract.wire import KEYS, META, BadKey, KeyTooLong, check_key, decode_key, unquote_etag
 from asya_proxy.errors import BadRequest, NameTooLong, StoreError
 from asya_proxy.stores.base import ABSENT, ANY, Precondition, match
 
@@ -18,7 +20,6 @@ _WRITE_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
-@lru_cache(maxsize=4096)
 def parse_key(encoded: str) -> bytes:
     """The key in a target's path or a query value; ends with `/` for a directory.
 
@@ -32,6 +33,44 @@ def parse_key(encoded: str) -> bytes:
     except BadKey as error:
         raise BadRequest(str(error)) from None
     return key
+
+
+class Place(IntEnum):
+    """What a request's path points at."""
+
+    TOP = 0
+    """The mount itself."""
+    FILE = 1
+    DIRECTORY = 2
+    """A name that ends with a slash."""
+    ATTRIBUTES = 3
+    """A file's attributes."""
+    ELSEWHERE = 4
+    """None of our keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A request target taken apart; `query` is raw, `path` for what is elsewhere."""
+
+    place: Place
+    key: bytes
+    query: str
+    path: str
+
+
+@lru_cache(maxsize=4096)
+def parse_target(raw: str) -> Target:
+    """Raises BadRequest, NameTooLong."""
+    path, _, query = raw.partition("?")
+    if path.startswith(META):
+        return Target(Place.ATTRIBUTES, parse_key(path[len(META) :]), query, path)
+    if not path.startswith(KEYS):
+        return Target(Place.ELSEWHERE, b"", query, path)
+    if path == KEYS:
+        return Target(Place.TOP, b"", query, path)
+    key = parse_key(path[len(KEYS) :])
+    return Target(Place.DIRECTORY if key.endswith(b"/") else Place.FILE, key, query, path)
 
 
 def _decode(encoded: str) -> bytes:

@@ -31,6 +31,7 @@ from asya_proxy.stores import nats as module
 from asya_proxy.stores.base import ABSENT, Body, Change, Reading, StoreConfig, match
 from asya_proxy.stores.nats import NatsStore
 from asya_proxy.stores.nats_record import MAX_PAST, Run, decode_key, encode_key, pieces, subject_filter
+from asya_proxy.testing import StoreFactory, StoreSuite
 from support.server_nats import NatsServer
 
 BIG = bytes(range(256)) * 6000  # 1.5 MB: three chunks
@@ -77,7 +78,7 @@ async def content(reading: Reading | None) -> bytes:
 
 
 async def info(store: NatsStore, stream: str) -> dict[str, Any]:
-    return await store._nats.call(f"$JS.API.STREAM.INFO.{stream}")
+    return await store._jetstream.call(f"STREAM.INFO.{stream}")
 
 
 # Names
@@ -157,13 +158,14 @@ async def test_what_others_write_is_a_file(server: NatsServer, store: NatsStore)
 async def test_ranges_read_needed_chunks_only(store: NatsStore, monkeypatch: pytest.MonkeyPatch) -> None:
     await store.put(b"big", Body(BIG), change())
     asked = []
-    original = store._nats.request
+    link = store._jetstream.link
+    original = link.request
 
     async def request(subject: str, *args: Any, **kwargs: Any) -> Any:
         asked.append(subject)
         return await original(subject, *args, **kwargs)
 
-    monkeypatch.setattr(store._nats, "request", request)
+    monkeypatch.setattr(link, "request", request)
     start = module.CHUNK_SIZE + 10
     assert await content(await store.get(b"big", start=start, end=start + 20)) == BIG[start : start + 20]
     assert [subject.rpartition(".")[2] for subject in asked if "DIRECT.GET" in subject] == ["1"]
@@ -468,7 +470,7 @@ async def test_a_bucket_that_would_forget_is_refused(server: NatsServer, connect
 async def test_a_full_bucket(store: NatsStore) -> None:
     name = f"KV_{store._config.bucket}"
     config = (await info(store, name))["config"]
-    await store._nats.call(f"$JS.API.STREAM.UPDATE.{name}", {**config, "max_bytes": 1_000_000})
+    await store._jetstream.call(f"STREAM.UPDATE.{name}", {**config, "max_bytes": 1_000_000})
     for number in range(4):
         await store.put(b"f%d" % number, Body(b"x" * 200_000), change())
     with pytest.raises(Quota, match="full"):
@@ -506,8 +508,8 @@ async def test_the_store_outlives_its_server(tmp_path: Path, connect: Open) -> N
             async with asyncio.timeout(20):
                 while len(acknowledged) < enough:
                     await asyncio.sleep(0.01)
-            server.kill()
-            server.start()
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
         enough = len(acknowledged) + 50
         async with asyncio.timeout(20):
             while len(acknowledged) < enough:
@@ -543,3 +545,16 @@ async def test_what_a_message_remembers_is_bounded(store: NatsStore) -> None:
     head = (await store._read(b"f")).head
     assert len(head.past) <= MAX_PAST
     assert sum(len(name) + len(value) for name, value in head.headers().items()) < 8192
+
+
+# Conformance
+
+
+class Fixtures:
+    @pytest.fixture
+    def store_factory(self, server: NatsServer) -> StoreFactory:
+        return lambda prefix: NatsStore(StoreConfig("conformance", prefix, {"NATS_URL": server.url}))
+
+
+class TestNatsStore(Fixtures, StoreSuite):
+    pass

@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import logging
 import re
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import nats.errors
@@ -163,12 +161,6 @@ class Link:
         if message.headers and message.headers.get("Status") == "503":
             raise Unavailable(f"nobody answers {subject} on NATS at {self._address}", ambiguous=False)
         return message
-
-    async def call(self, subject: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """A request whose answer is JSON, as JetStream's are. The error in it, if any, is left to the caller."""
-        message = await self.request(subject, json.dumps(body).encode() if body is not None else b"")
-        answer: dict[str, Any] = json.loads(message.data)
-        return answer
 
     @contextlib.asynccontextmanager
     async def mailbox(self) -> AsyncIterator[tuple[str, asyncio.Queue[Msg | None]]]:

@@ -30,10 +30,7 @@ MAX_PAST = 32
 KEEP_PAST = 16
 """How many stay in the message when the others go."""
 
-OPERATION = "KV-Operation"
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
-EXPECTED_STREAM = "Nats-Expected-Stream"
-
+_OPERATION = "KV-Operation"
 _ID = "Asya-Id"
 _BASE = "Asya-Base"
 _SIZE = "Asya-Size"
@@ -139,7 +136,8 @@ def pieces(runs: Sequence[Run], start: int, stop: int) -> list[Piece]:
 class Outcome:
     """How one write of the past ended: its version (stream sequence) and what it left.
 
-    `base` is the version it replaced, 0 where there was none. Times are in nanoseconds of the Unix epoch.
+    `base` is the version it replaced, 0 where there was none. Times are in nanoseconds of the Unix epoch:
+    the file's `mtime_ns`, and when it was written.
     """
 
     id: str
@@ -147,14 +145,16 @@ class Outcome:
     base: int
     size: int
     mtime_ns: int
+    written_ns: int
 
     def __str__(self) -> str:
-        return f"{self.id}:{self.version}:{self.base}:{self.size}:{self.mtime_ns}"
+        earlier = self.written_ns - self.mtime_ns
+        return f"{self.id}:{self.version}:{self.base}:{self.size}:{self.mtime_ns}:{earlier or ''}"
 
     @classmethod
     def parse(cls, text: str) -> Outcome:
-        write_id, version, base, size, mtime_ns = text.split(":")
-        return cls(write_id, int(version), int(base), int(size), int(mtime_ns))
+        write_id, version, base, size, mtime_ns, earlier = text.split(":")
+        return cls(write_id, int(version), int(base), int(size), int(mtime_ns), int(mtime_ns) + int(earlier or "0"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,8 @@ class Head:
         """The writes that led here, newest first, this one included."""
         if not self.id:
             return self.past
-        return (Outcome(self.id, self.version, self.base, self.size, self.written_ns), *self.past)
+        own = Outcome(self.id, self.version, self.base, self.size, self.mtime_ns, self.written_ns)
+        return (own, *self.past)
 
     def find(self, write_id: str) -> Outcome | None:
         """What became of a write, by its token."""
@@ -199,7 +200,7 @@ class Head:
         out = {_ID: self.id, _BASE: str(self.base), _SIZE: str(self.size)}
         out[_MTIME] = f"{self.mtime_ns} {self.written_ns}"
         if self.deleted:
-            out[OPERATION] = "DEL"
+            out[_OPERATION] = "DEL"
         if self.attrs:
             out[_ATTRS] = json.dumps(dict(self.attrs), separators=(",", ":"))
         if self.runs:
@@ -226,7 +227,7 @@ def parse_headers(raw: bytes) -> dict[str, str]:
 
 def read_head(version: int, headers: Mapping[str, str], length: int, time_ns: int) -> Head:
     """The head of a stored message. `length` is its data's, `time_ns` the server's time of it."""
-    deleted = headers.get(OPERATION) in ("DEL", "PURGE") or "Nats-Marker-Reason" in headers
+    deleted = headers.get(_OPERATION) in ("DEL", "PURGE") or "Nats-Marker-Reason" in headers
     if _ID not in headers:
         return Head(version, deleted, size=0 if deleted else length, mtime_ns=time_ns, written_ns=time_ns)
     mtime_ns, written_ns = headers[_MTIME].split(" ")
@@ -250,9 +251,9 @@ def carry(previous: Head, since_ns: int) -> tuple[tuple[Outcome, ...], tuple[Out
 
     Writes before `since_ns` are forgotten.
     """
-    recent = tuple(outcome for outcome in previous.outcomes if outcome.mtime_ns >= since_ns)
+    recent = tuple(outcome for outcome in previous.outcomes if outcome.written_ns >= since_ns)
     spilled_ns = previous.spilled_ns if previous.spilled_ns >= since_ns else 0
     if len(recent) <= MAX_PAST:
         return recent, (), spilled_ns
     kept, spilled = recent[:KEEP_PAST], recent[KEEP_PAST:]
-    return kept, spilled, max(spilled_ns, *(outcome.mtime_ns for outcome in spilled))
+    return kept, spilled, max(spilled_ns, *(outcome.written_ns for outcome in spilled))

@@ -74,8 +74,8 @@ def test_all_problems_come_with_their_lines():
     ) == [
         "actor.yaml:7: spec.turntimeout: no such field; did you mean 'turnTimeout'? (fields here: image, "
         "imagePullPolicy, imagePullSecrets, handler, pythonExecutable, entrypoint, replicas, port, concurrency, "
-        "turnTimeout, conflictRetries, env, envFrom, resources, serviceAccountName, podTemplate, service, deletionPolicy, "
-        "stateProxy)",
+        "turnTimeout, conflictRetries, env, envFrom, resources, serviceAccountName, podTemplate, service, "
+        "deletionPolicy, stateProxy)",
         "actor.yaml:10: spec.env[0].value: expected text, got a boolean: YAML reads yes without quotes as one; "
         "write 'yes'",
         "actor.yaml:12: spec.stateProxy.backend: 's4' is not allowed; one of s3, gcs, redis, nats; did you mean 's3'?",

@@ -166,13 +166,14 @@ def read_env(cls: Type[_T], environ: Mapping[str, str], strict_prefix: str = "")
     return cls(**values)
 
 
-def write_env(value: Any) -> Dict[str, str]:
-    """The variables that differ from their defaults (and all required ones), ready for a pod or a process."""
+def write_env(value: Any, every: bool = False) -> Dict[str, str]:
+    """The variables that differ from their defaults (and all required ones), ready for a pod or a process; with
+    `every`, all: what an image or an `envFrom` sets must not shine through."""
     out: Dict[str, str] = {}
     for f in dataclasses.fields(value):
         spec = f.metadata.get("var")
         current = getattr(value, f.name)
-        if spec is None or (f.default is not dataclasses.MISSING and current == f.default):
+        if spec is None or (not every and f.default is not dataclasses.MISSING and current == f.default):
             continue
         out[spec.name] = _format(spec, current)
     return out

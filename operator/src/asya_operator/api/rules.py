@@ -16,12 +16,22 @@ from asya_operator.api.quantity import parse_quantity
 RESERVED_PATHS = ("/opt/asya", "/var/run/asya", "/proc", "/sys", "/dev", "/etc", "/tmp")  # noqa: S108
 DEFAULT_HTTP_PORT = 9464
 
-# Written by the operator from other fields; the rest of the runtime's variables may be set in `env`.
-OWNED_ENV = tuple(
-    sorted(
-        {v.name for cls in (RuntimeEnv, ShimEnv) for v in variables(cls).values()} - {"ASYA_LOG_LEVEL"},
-    )
-)
+# Written by the operator from other fields; the runtime's other variables may be set in `env`.
+_OWNED_FIELDS = {
+    RuntimeEnv: (
+        "handler",
+        "http_port",
+        "http_host",
+        "socket",
+        "concurrency",
+        "turn_timeout",
+        "conflict_retries",
+        "drain_timeout",
+        "actor",
+    ),
+    ShimEnv: tuple(variables(ShimEnv)),
+}
+OWNED_ENV = tuple(sorted({variables(cls)[field].name for cls, fields in _OWNED_FIELDS.items() for field in fields}))
 SETTABLE_PROXY_ENV = tuple(sorted(v.name for v in variables(ProxyEnv).values() if v.settable))
 # Written as text they would be readable by everybody who may read the actor.
 SECRET_ENV = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "NATS_CREDS_FILE", "NATS_PASSWORD", "REDIS_PASSWORD")

@@ -219,7 +219,8 @@ def _open(path: str, timeout: float) -> sqlite3.Connection:
 
 def _prepare(db: sqlite3.Connection, path: str, timeout: float) -> None:
     """Make the schema, or see that it is ours before anything is changed."""
-    _recognise(db, path)
+    with Snapshot(db):  # one moment: another process may be making the schema
+        _recognise(db, path)
     _share(db, path, time.monotonic() + timeout)
     db.execute("BEGIN IMMEDIATE")
     try:

@@ -181,13 +181,13 @@ def head(status: int, fields: List[Tuple[str, str]], keep_alive: bool) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-async def send(writer: asyncio.StreamWriter, data: bytes) -> None:
-    """Write, and wait until the client has taken most of it. Raises Gone."""
+async def send(writer: asyncio.StreamWriter, data: bytes, patience: float = PROGRESS) -> None:
+    """Write, and wait at most `patience` seconds until the client has taken most of it. Raises Gone."""
     try:
         writer.write(data)
-        await asyncio.wait_for(writer.drain(), PROGRESS)
+        await asyncio.wait_for(writer.drain(), patience)
     except asyncio.TimeoutError:
-        raise Gone(f"took nothing within {PROGRESS:g} s") from None
+        raise Gone("the client does not read its answer") from None
     except OSError as error:
         raise Gone(str(error)) from None
 

@@ -19,7 +19,7 @@ def set_level(level: str) -> None:
     _threshold = _LEVELS[level]
 
 
-def log(level: str, message: str, **fields: Any) -> None:
+def log(level: str, message: str, /, **fields: Any) -> None:
     """Write one line with the fields that are not None."""
     if _LEVELS[level] < _threshold:
         return

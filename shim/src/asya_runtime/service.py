@@ -187,7 +187,7 @@ class Service:
         try:
             await http1.send(writer, http1.head(200, _STREAM, False))
             while event.name != "ended":
-                await http1.send(writer, _sse(event.name, event.data))
+                await http1.send(writer, _sse(event.name, event.data), _left_until(deadline))
                 assert event.taken is not None
                 event.taken.set_result(True)
                 following = loop.create_task(job.events.get())
@@ -203,6 +203,10 @@ class Service:
             failure = job.outcome.failure if job.outcome is not None else None
             last = _sse("done", b"{}") if failure is None else _sse("error", error_body("processing_error", failure))
             await http1.send(writer, last)
+        except http1.Gone:
+            if job.outcome is None and loop.time() >= deadline:
+                self._expire(job)
+            raise
         finally:
             job.abandon()
             left.cancel()
@@ -216,6 +220,11 @@ class Service:
         if answer.status != 204:
             fields += [*_JSON, ("Content-Length", str(len(answer.body)))]
         await http1.send(writer, http1.head(answer.status, fields, keep) + (b"" if bodyless else answer.body))
+
+
+def _left_until(deadline: float) -> float:
+    """How long a client may take nothing: never beyond the turn's time."""
+    return max(0.0, min(http1.PROGRESS, deadline - asyncio.get_running_loop().time()))
 
 
 async def _until_end(reader: asyncio.StreamReader) -> None:

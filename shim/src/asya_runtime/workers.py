@@ -29,8 +29,8 @@ class Workers(Protocol):
 def _broken(job: Job, error: BaseException) -> None:
     """The runtime's own failure, or an exception that a signal handler threw between two steps of it."""
     details = describe(error)
-    log("error", "turn failed outside its handler", id=job.message.id, **details)
     job.end(Outcome(failure=details))
+    log("error", "turn failed outside its handler", id=job.message.id, **details)
 
 
 class Threads:

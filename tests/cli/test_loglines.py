@@ -18,7 +18,7 @@ def test_a_log_line_of_the_runtime():
     line = json.dumps(
         {"ts": "2026", "level": "warning", "logger": "asya.runtime", "msg": "late", "path": "/a b", "n": 2}
     )
-    assert readable(line) == ('warning late path="/a b"', True)
+    assert readable(line) == ('warning late path="/a b" n=2', True)
 
 
 def test_a_traceback_follows_on_lines_of_its_own():
@@ -31,3 +31,8 @@ def test_a_traceback_follows_on_lines_of_its_own():
 @pytest.mark.parametrize("line", ["", "hello", "{", '{"a": 1}', "[1]", '{"level": "info"}', "{'level': 'x'}", '"x"'])
 def test_everything_else_stays_as_it_is(line):
     assert readable(line) == (line, False)
+
+
+def test_a_failed_turn_has_what_the_exception_said_beside_the_message():
+    line = json.dumps({"level": "error", "msg": "turn failed", "message": "no such thing", "type": "ValueError"})
+    assert readable(line) == ('error   turn failed message="no such thing" type=ValueError', True)

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 _TIME = ("time", "ts")
-_MESSAGE = ("message", "msg")
+# `msg` first: beside it, `message` is what an exception said.
+_MESSAGE = ("msg", "message")
 _ALARMING = frozenset({"warning", "error", "critical"})
 
 

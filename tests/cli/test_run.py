@@ -1,0 +1,217 @@
+"""`asya run` with real proxies and runtimes: state that lasts, kills, stops, and errors that say what to do."""
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from support.asya_run import Running, asya
+
+COUNTER = """
+import json, os
+
+def process(payload):
+    path = payload.get("path", "/state/count")
+    try:
+        with open(path) as f:
+            count = int(f.read())
+    except FileNotFoundError:
+        count = 0
+    with open(path, "w") as f:
+        f.write(str(count + 1))
+    print("counted", count + 1)
+    return {"count": count + 1, "pid": os.getpid(), "cwd": os.getcwd(), "greeting": os.environ.get("GREETING")}
+"""
+
+
+def ended(pid):
+    """Gone, or a zombie that init collects in its own time."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def actor(tmp_path, spec="", handler=COUNTER, state="{backend: s3, bucket: bbb}"):
+    """The path of a manifest in a directory of its own, with its handler beside it."""
+    directory = tmp_path / "actor"
+    directory.mkdir(exist_ok=True)
+    (directory / "agent.py").write_text(handler)
+    manifest = directory / "actor.yaml"
+    manifest.write_text(
+        "apiVersion: asya.sh/v1alpha1\nkind: AsyncActor\nmetadata: {name: counter}\nspec:\n"
+        "  image: i\n  handler: agent.process\n" + spec + (f"  stateProxy: {state}\n" if state else "")
+    )
+    return manifest
+
+
+@pytest.fixture
+def state(tmp_path):
+    return ["--state", str(tmp_path / "state")]
+
+
+def test_state_lasts_across_turns_restarts_and_kills(tmp_path, state):
+    manifest = actor(tmp_path)
+    with Running(manifest, *state) as run:
+        run.ready()
+        status, first = run.call({})
+        assert (status, first["count"]) == (200, 1)
+        assert first["cwd"] == str(manifest.parent)
+        run.wait_for(r"counter/runtime +\| counted 1")
+        os.kill(run.pid("counter/proxy"), signal.SIGKILL)
+        assert run.call({})[1]["count"] == 2
+        run.wait_for(r"counter/proxy +\| ended \(killed by SIGKILL\), starting it again")
+        os.kill(first["pid"], signal.SIGKILL)
+        run.wait_for(r"counter/runtime +\| ready again")
+        assert run.call({})[1]["count"] == 3
+        # Looking into the state while the actor runs.
+        assert asya("state", "cat", "count", *state).stdout == "3"
+        assert run.stop() == 0
+        assert run.lines[-1].endswith("| stopped")
+    with Running(manifest, *state) as run:
+        assert run.ready().call({})[1]["count"] == 4
+        assert run.stop(signal.SIGTERM) == 0
+
+
+def test_two_replicas_share_the_state_and_have_their_own_processes(tmp_path, state):
+    with Running(actor(tmp_path), *state, replicas=2) as run:
+        run.wait_for("asya +| warning: .*consistency: lww")
+        run.ready()
+        first, second = run.call({}, replica=1)[1], run.call({}, replica=2)[1]
+        assert [first["count"], second["count"]] == [1, 2]
+        assert first["pid"] != second["pid"]
+        assert run.call({}, replica=1)[1]["count"] == 3
+        assert len(run.pids()) == 4
+        assert run.stop() == 0
+
+
+def test_an_actor_without_state_runs_plain(tmp_path, state):
+    handler = "import os\ndef process(payload):\n    return {'there': os.path.exists('/state/x'), **payload}\n"
+    with Running(actor(tmp_path, handler=handler, state=""), *state) as run:
+        assert run.ready().call({"a": 1}) == (200, {"there": False, "a": 1})
+        assert len(run.pids()) == 1
+        assert run.stop() == 0
+    assert not Path(state[1]).exists()
+
+
+def test_several_mounts_are_several_places(tmp_path, state):
+    mounts = "{backend: s3, bucket: bbb, mounts: [{name: cache, mountPath: /cache, backend: redis, consistency: cas}]}"
+    with Running(actor(tmp_path, state=mounts), *state) as run:
+        run.ready()
+        assert run.call({})[1]["count"] == 1
+        assert run.call({"path": "/cache/count"})[1]["count"] == 1
+        assert run.call({"path": "/cache/count"})[1]["count"] == 2
+        assert run.stop() == 0
+    assert asya("state", "cat", "count", *state).stdout == "1"
+    assert asya("state", "cat", "count", "--mount", "cache", *state).stdout == "2"
+
+
+def test_memory_is_gone_with_its_proxy(tmp_path):
+    with Running(actor(tmp_path), "--backend", "memory:", cwd=tmp_path) as run:
+        run.ready()
+        assert [run.call({})[1]["count"], run.call({})[1]["count"]] == [1, 2]
+        os.kill(run.pid("counter/proxy"), signal.SIGKILL)
+        run.wait_for("counter/proxy +| ready again")
+        assert run.call({})[1]["count"] == 1
+        assert run.stop() == 0
+    assert not (tmp_path / ".asya").exists()
+
+
+def test_env_and_secrets_come_from_here(tmp_path, state):
+    spec = (
+        "  env:\n  - {name: WHO, valueFrom: {secretKeyRef: {name: people, key: ada}}}\n"
+        "  - {name: GREETING, value: 'hello $(WHO)'}\n"
+    )
+    manifest = actor(tmp_path, spec)
+    result = asya("run", str(manifest), *state, environ={k: v for k, v in os.environ.items() if k != "WHO"})
+    assert result.returncode == 3
+    assert "WHO (in a cluster: key ada of Secret people)" in result.stderr
+    assert result.stderr.count("\n") == 1
+    with Running(manifest, *state, environ={**os.environ, "WHO": "ada"}) as run:
+        assert run.ready().call({})[1]["greeting"] == "hello ada"
+        assert run.stop() == 0
+
+
+def test_killing_asya_run_leaves_no_orphans(tmp_path, state):
+    with Running(actor(tmp_path), *state) as run:
+        run.ready()
+        pids = run.pids()
+        run.process.kill()
+        run.process.wait(60)
+        # They were told by the kernel, and drain.
+        for pid in pids:
+            wait_until(lambda pid=pid: ended(pid))
+
+
+def test_a_handler_that_cannot_be_imported_is_shown(tmp_path, state):
+    with Running(actor(tmp_path, handler="import nothing_of_that_name\n"), *state) as run:
+        assert run.process.wait(60) == 1
+        run._reader.join(60)
+        text = "\n".join(run.lines)
+        assert "counter/runtime ended before it was ready (exit code" in text
+        assert "nothing_of_that_name" in text.partition("ended before it was ready")[2]
+        assert not [pid for pid in run.pids() if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_port_in_use_is_named(tmp_path, state):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = asya("run", str(actor(tmp_path)), *state, "--port", str(port))
+    assert result.returncode == 3
+    assert f"port {port} cannot be had" in result.stderr
+    assert "--port" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (["nowhere.yaml"], 2, "nowhere.yaml: No such file"),
+        (["."], 2, "."),
+        (["actor.yaml", "--backend", "postgres://h"], 2, "expected sqlite, manifest"),
+        (["actor.yaml", "--backend", "memory:", "--replicas", "2"], 2, "memory of its own"),
+        (["actor.yaml", "--actor", "other"], 2, "no AsyncActor is called 'other'"),
+        (["actor.yaml", "--replicas", "0"], 2, "--replicas"),
+        (["actor.yaml", "--port", "65535", "--replicas", "2"], 2, "above 65535"),
+        (["bad.yaml"], 2, "spec.handlr: no such field; did you mean 'handler'?"),
+        (["two.yaml"], 2, "which one? --actor counter, --actor other"),
+    ],
+)
+def test_refusals(tmp_path, words, code, reason):
+    manifest = actor(tmp_path)
+    text = manifest.read_text()
+    (manifest.parent / "bad.yaml").write_text(text.replace("handler:", "handlr:"))
+    (manifest.parent / "two.yaml").write_text(text + "---\n" + text.replace("counter", "other"))
+    result = asya("run", *words, cwd=manifest.parent)
+    assert result.returncode == code
+    assert reason in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_outage_is_an_error_of_the_turn_and_no_absence(tmp_path, free_port):
+    """The proxy serves though its backend is away: the handler gets an error and not an empty state."""
+    text = "{backend: redis, bucket: bbb, requestTimeout: 1s, env: [{name: STATE_REQUEST_TIMEOUT, value: 500ms}]}"
+    manifest = actor(tmp_path, state=text)
+    with Running(manifest, "--backend", f"redis://127.0.0.1:{free_port}") as run:
+        run.wait_for("counter/proxy +| started")
+        # It never becomes ready, as a pod would not; stopping it then is quick and leaves nothing.
+        run.wait_for("counter/proxy")
+        assert run.stop() == 0
+
+
+def test_json_state_for_programs(tmp_path, state):
+    with Running(actor(tmp_path), *state) as run:
+        run.ready().call({"path": "/state/deep/er/count"})
+        assert run.stop() == 0
+    (entry,) = json.loads(asya("state", "ls", "--json", *state).stdout)
+    assert (entry["key"], entry["size"]) == ("deep/er/count", 1)

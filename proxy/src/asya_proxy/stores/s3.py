@@ -129,7 +129,9 @@ class S3Store(BaseStore):
     def _fetch(self, ask: dict[str, Any]) -> _Fetched:
         answer = self._calls.sdk.reads.get_object(**ask)
         try:
-            return _Fetched(answer, answer["Body"].read(min(CHUNK, answer["ContentLength"])))
+            # Read to the end where it fits: only then does the SDK notice an answer that breaks off.
+            small = answer["ContentLength"] <= CHUNK
+            return _Fetched(answer, answer["Body"].read() if small else answer["Body"].read(CHUNK))
         except BaseException:
             _close(answer)
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from asya_proxy.errors import Conflict, Exists, KeyNotFound, StoreError, Unavailable
+from asya_proxy.errors import BadRequest, Conflict, Exists, KeyNotFound, StoreError, Unavailable
 from asya_proxy.stores import s3_client
 from asya_proxy.stores.base import ANY, Precondition, StoreConfig
 from asya_proxy.stores.threads import Pool
@@ -44,7 +44,7 @@ class S3Calls:
         self._clients: s3_client.Clients | None = None
 
     async def connect(self) -> None:
-        """Make the clients; nothing is sent."""
+        """Make the clients; nothing is sent. Raises BadRequest."""
 
         def make() -> s3_client.Clients:
             return s3_client.make_clients(
@@ -53,7 +53,10 @@ class S3Calls:
                 connections=THREADS + LARGE_THREADS,
             )
 
-        self._clients = await self.read("connect", make)
+        try:
+            self._clients = await self.read("connect", make)
+        except ValueError as error:  # the SDK's word for an endpoint or setting that it cannot read
+            raise BadRequest(f"{self.where('connect')}: {error}: correct `endpoint` (AWS_ENDPOINT_URL)") from error
 
     def close(self) -> None:
         self.small.close()

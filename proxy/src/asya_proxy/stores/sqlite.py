@@ -251,13 +251,15 @@ class SqliteStore(BaseStore):
 
         def work(db: sqlite3.Connection) -> _Outcome:
             rows = self._below(db, source)
+            if not rows:
+                raise KeyNotFound("the directory is not there")
             if source == target:
                 return {"moved": len(rows)}
             if any(key != target for _, key in self._below(db, target, limit=2)):
                 raise NotEmpty("the target directory is not empty")
             marker = self._row(db, target)
             self._make_room(db, target, marker)
-            if rows and marker is not None:
+            if marker is not None:
                 self._drop(db, marker)
             names = [(self._prefix + target + key[len(source) :], change.id, row) for row, key in rows]
             db.executemany("UPDATE objects SET key = ?, version = ? WHERE id = ?", names)

@@ -202,6 +202,7 @@ class ConditionCases(StoreFixtures):
         async def count(store: Store) -> None:
             for _ in range(each):
                 while True:
+                    await asyncio.sleep(0)
                     reading = await store.get(b"counter")
                     assert reading is not None
                     value = int(await content(reading))

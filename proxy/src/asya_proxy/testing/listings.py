@@ -151,6 +151,7 @@ class ListingCases(StoreFixtures):
 
         async def look() -> None:
             while not done.is_set():
+                await asyncio.sleep(0)
                 found = await names(store, b"churn/", limit=7)
                 assert [name for name in found if name in stay] == stay
 

@@ -1,0 +1,234 @@
+"""The way to a Redis: its URL, its connections, one call at a time, and what its errors mean.
+
+Knows nothing of keys and versions. Nothing is retried here: a failed call says whether it may have landed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl, urlencode
+
+from redis import asyncio as redis
+from redis import exceptions as wrong
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from asya_proxy.errors import BadRequest, Busy, PermissionDenied, Quota, StoreError, Unavailable
+from asya_proxy.stores.redis_scripts import Script
+
+_log = logging.getLogger("asya_proxy.stores.redis")
+
+CONNECTIONS = 64
+OLDEST = (6, 2)
+SCHEMES = "redis://, rediss://, unix://, redis+sentinel://host:port,host:port/master[/db], redis+cluster://host:port,host:port"
+
+# Refused before anything was done, by the first word of the answer.
+_NOT_DONE = ("BUSY", "LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "MISCONF", "NOREPLICAS")
+_FORBIDDEN = ("NOAUTH", "WRONGPASS", "NOPERM")
+_NO_ROUTE = (ConnectionRefusedError, FileNotFoundError, PermissionError, socket.gaierror)
+
+
+Client: TypeAlias = "redis.Redis | redis.RedisCluster"
+
+
+class Link:
+    """Connections to what `url` names, `CONNECTIONS` at most."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._client: Client | None = None
+        self._slots = asyncio.Semaphore(CONNECTIONS)
+
+    async def open(self) -> None:
+        """Raises BadRequest (URL, version), PermissionDenied, Unavailable."""
+        client = make_client(self._url, self._timeout)
+        self._client = client
+        try:
+            await self.call("PING")
+            await self._look_around()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def call(self, *args: bytes | str | int) -> Any:
+        """One command, one attempt."""
+        if self._client is None:
+            raise Unavailable("the store is closed", ambiguous=False)
+        await self._take_slot()
+        try:
+            return await self._client.execute_command(*args)
+        except (wrong.RedisError, OSError) as error:
+            if isinstance(error, wrong.ReadOnlyError | wrong.MasterDownError):
+                await self._look_elsewhere()
+            raise translate(error) from error
+        finally:
+            self._slots.release()
+
+    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
+        """A script, which is sent in full where the server does not know it (any more)."""
+        try:
+            return await self.call("EVALSHA", script.sha, len(keys), *keys, *args)
+        except Unavailable as error:
+            if not isinstance(error.__cause__, wrong.NoScriptError):
+                raise
+        return await self.call("EVAL", script.text, len(keys), *keys, *args)
+
+    async def _take_slot(self) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Busy(f"all {CONNECTIONS} connections to Redis were busy for {self._timeout:g} s") from None
+
+    async def _look_elsewhere(self) -> None:
+        """The server is no primary (any more): connect anew, so that names and sentinels are asked again."""
+        if isinstance(self._client, redis.Redis):
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+
+    async def _look_around(self) -> None:
+        """Warn of what may lose state: no append-only file, or an eviction policy."""
+        for section, look in (("server", _check_version), ("persistence", _warn_of_aof), ("memory", _warn_of_eviction)):
+            assert self._client is not None
+            try:
+                info = await self._client.info(section)
+            except wrong.NoPermissionError:
+                _log.info("redis: INFO is not permitted, so version, append-only file and eviction were not checked")
+                return
+            except (wrong.RedisError, OSError) as error:
+                raise translate(error) from error
+            # A cluster answers for each node.
+            nodes = info.values() if info and all(isinstance(value, dict) for value in info.values()) else [info]
+            for node in nodes:
+                look(node)
+
+
+def _check_version(info: Mapping[str, Any]) -> None:
+    version = str(info.get("redis_version", ""))
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers and numbers < OLDEST:
+        raise BadRequest(f"Redis {version} is too old: {'.'.join(map(str, OLDEST))} or newer is needed")
+
+
+def _warn_of_aof(info: Mapping[str, Any]) -> None:
+    if info.get("aof_enabled") == 0:
+        _log.warning(
+            "redis: no append-only file: acknowledged writes are lost when the server dies; set appendonly yes"
+        )
+
+
+def _warn_of_eviction(info: Mapping[str, Any]) -> None:
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        _log.warning(
+            "redis: maxmemory-policy %s may drop state files%s; set maxmemory-policy noeviction",
+            policy,
+            "" if info.get("maxmemory") else " once maxmemory is set",
+        )
+
+
+def make_client(url: str, timeout: float) -> Client:
+    """redis-py's client for `url`. Raises BadRequest."""
+    options: dict[str, Any] = {
+        "decode_responses": False,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+    }
+    scheme = url.partition("://")[0]
+    try:
+        if scheme in ("redis", "rediss", "unix"):
+            if scheme != "unix":
+                options["socket_keepalive"] = True
+            pool = redis.BlockingConnectionPool.from_url(
+                url, max_connections=CONNECTIONS, timeout=timeout, driver_info=None, **options
+            )
+            return redis.Redis.from_pool(pool)
+        if scheme in ("redis+sentinel", "rediss+sentinel"):
+            hosts, path, own = _several(url)
+            master, _, db = path.partition("/")
+            if not master:
+                raise ValueError("the path names the master, and optionally the database")
+            watched = {key: own[key] for key in own if key.startswith("ssl")}
+            # Sentinels that ask for a password have one of their own, or none.
+            sentinel = Sentinel(  # type: ignore[no-untyped-call]
+                hosts,
+                sentinel_kwargs={**options, **watched, "password": own.pop("sentinel_password", None)},
+                **{**options, **own, "db": int(db or 0)},
+            )
+            return sentinel.master_for(master, max_connections=CONNECTIONS)  # type: ignore[no-any-return]
+        if scheme in ("redis+cluster", "rediss+cluster"):
+            hosts, _, own = _several(url)
+            return redis.RedisCluster(
+                startup_nodes=[ClusterNode(host, port) for host, port in hosts],
+                max_connections=CONNECTIONS,
+                **{**options, **own},
+            )
+    except (ValueError, wrong.RedisError) as error:
+        raise BadRequest(f"REDIS_URL: {error}; expected one of {SCHEMES}") from error
+    raise BadRequest(f"REDIS_URL has scheme {scheme!r}; expected one of {SCHEMES}")
+
+
+def _several(url: str) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
+    """Hosts, path and further options of a URL with several hosts."""
+    scheme, _, rest = url.partition("://")
+    rest, _, query = rest.partition("?")
+    authority, _, path = rest.partition("/")
+    login, at, hosts = authority.rpartition("@")
+    settings = dict(parse_qsl(query))
+    own = {"sentinel_password": settings.pop("sentinel_password")} if "sentinel_password" in settings else {}
+    plain = f"{scheme.partition('+')[0]}://{login}{at}host/?{urlencode(settings)}"
+    options: dict[str, Any] = dict(parse_url(plain))
+    secure = options.pop("connection_class", None) is not None
+    options.pop("host", None)
+    options.pop("port", None)
+    if secure:
+        options["ssl"] = True
+    addresses = []
+    for host in hosts.split(","):
+        name, colon, port = host.rpartition(":")
+        if not colon or not port.isdigit():
+            raise ValueError(f"{host!r} is not host:port")
+        addresses.append((name.strip("[]"), int(port)))
+    return addresses, path.strip("/"), {**options, **own}
+
+
+def translate(error: Exception) -> StoreError:
+    """One of redis-py's errors as ours."""
+    text = str(error)
+    code = getattr(error, "status_code", None) or text.partition(" ")[0]
+    said = f"{code} {text}" if not text.startswith(code) else text
+    if code in _FORBIDDEN or isinstance(error, wrong.AuthenticationError | wrong.NoPermissionError):
+        return PermissionDenied(f"Redis refuses: {said}; check user and password in REDIS_URL, and the user's ACL")
+    if isinstance(error, wrong.AuthorizationError) or "can't run this command" in text or "can't access" in text:
+        return PermissionDenied(f"Redis refuses: {said}; the least ACL of a proxy is in the setup guide")
+    if isinstance(error, wrong.OutOfMemoryError) or code == "OOM":
+        return Quota(f"Redis is full: {said}")
+    if code in _NOT_DONE or isinstance(error, wrong.NoScriptError | wrong.BusyLoadingError):
+        return Unavailable(f"Redis: {said}", ambiguous=False)
+    if isinstance(error, wrong.MaxConnectionsError) or text == "No connection available.":
+        return Busy(f"Redis: {text}")
+    never_sent = (
+        isinstance(error, _NO_ROUTE)
+        or isinstance(error.__context__, _NO_ROUTE)
+        or "connecting to" in text
+        or "max number of clients" in text
+        or isinstance(error, redis.sentinel.MasterNotFoundError)
+    )
+    return Unavailable(f"Redis: {said}", ambiguous=not never_sent)

@@ -390,7 +390,7 @@ class Connection(BaseProtocol):
         stream = answer.stream
         if stream is not None:
             if method == "HEAD" or self.transport is None:
-                await _close_stream(stream)
+                await close_stream(stream)
             else:
                 await self._write_stream(stream, answer.length or 0)
         await self._flush()
@@ -409,25 +409,26 @@ class Connection(BaseProtocol):
             log.warning("answer cut short", extra={"cause": str(error)})
             raise ConnectionAbortedError("the store failed in the middle of an answer") from error
         finally:
-            await _close_stream(stream)
+            await close_stream(stream)
         if sent != length:
             log.warning("answer cut short", extra={"cause": f"{sent} bytes of {length}"})
             raise ConnectionAbortedError("the store gave fewer bytes than announced")
 
     async def _flush(self) -> None:
         """Wait until the client has taken most of what was written, as long as it takes something."""
-        while self._paused and self.transport is not None:
-            before = self.transport.get_write_buffer_size()
+        while self._paused and (transport := self.transport) is not None:
+            before = transport.get_write_buffer_size()
             try:
                 with self.within():
                     await self._drain_helper()
             except TimeoutError:
                 self._drain_waiter = None
-                if self.transport is None or self.transport.get_write_buffer_size() >= before:
+                if transport.get_write_buffer_size() >= before:
                     raise
 
 
-async def _close_stream(stream: AsyncIterator[bytes]) -> None:
+async def close_stream(stream: AsyncIterator[bytes]) -> None:
+    """Tell a stream that nobody will read its rest."""
     close = getattr(stream, "aclose", None)
     if close is not None:
         await close()

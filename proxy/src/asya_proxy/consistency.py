@@ -37,6 +37,7 @@ from asya_proxy.settlement import (
     judge,
     judge_delete,
     overtaken,
+    superseded,
 )
 from asya_proxy.stores.base import (
     ABSENT,
@@ -543,6 +544,12 @@ class Consistency:
             found = None if stat is None else find(stat.history, wish.id)
             if stat is not None and found is not None:
                 return stat if found[0] == 0 else overtaken(stat, wish.id)
+        if wish.named and self.traits.idempotent and not (self.traits.rename or self.traits.copy):
+            # A repeat is answered with its first outcome; on a version that never was, nothing else succeeds.
+            try:
+                return await self.store.put(target, Body(b""), Change(wish.id, match(superseded(wish.id))))
+            except Conflict:
+                pass
         raise KeyNotFound("no such file")
 
     async def _rename_by_copy(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from asya_contract.wire import (
     H_BASE_ETAG,
@@ -27,13 +27,14 @@ from asya_contract.wire import (
     quote_etag,
 )
 from asya_proxy.bodies import Budget, Incoming
-from asya_proxy.connection import Answer, Request
+from asya_proxy.connection import Answer, Request, close_stream
 from asya_proxy.consistency import Wish
 from asya_proxy.errors import (
     BadRequest,
     Busy,
     IsDirectory,
     KeyNotFound,
+    RangeInvalid,
     StoreError,
     Unavailable,
     UnknownOutcome,
@@ -245,13 +246,15 @@ class Routes:
             reading = await service.read(key, start=span[0], end=span[1], version=version)
             stat, status = reading.stat, 206
             first = max(0, stat.size + span[0]) if span[0] < 0 else span[0]
+            if first >= stat.size:
+                raise RangeInvalid(f"the file has {stat.size} bytes")
             beyond = stat.size if span[1] is None else min(span[1], stat.size)
             size = beyond - first
             head = f"Content-Range: bytes {first}-{beyond - 1}/{stat.size}\r\n" + self._facts(stat)
         self._figures.bytes_out += size
         if reading.data is not None:
             return Answer(status, head, reading.data)
-        return Answer(status, head, stream=reading.stream, length=size)
+        return Answer(status, head, stream=await _begun(reading.stream), length=size)
 
     async def _stat(self, service: Service, _request: Request, target: Target) -> Answer:
         stat = await service.stat(target.key)
@@ -392,6 +395,30 @@ class Routes:
     def _error(self, error: StoreError, place: str) -> Answer:
         head = f"{H_ERROR}: {error.code}\r\n{_JSON}{self._tail}"
         return Answer(error.wire.status, head, error_body(error, place))
+
+
+class _Begun:
+    """A stream whose first piece is here."""
+
+    def __init__(self, first: bytes | None, stream: AsyncIterator[bytes]) -> None:
+        self._first = first
+        self._stream = stream
+
+    def __aiter__(self) -> _Begun:
+        return self
+
+    async def __anext__(self) -> bytes:
+        first, self._first = self._first, None
+        return await anext(self._stream) if first is None else first
+
+    async def aclose(self) -> None:
+        await close_stream(self._stream)
+
+
+async def _begun(stream: AsyncIterator[bytes] | None) -> _Begun:
+    """`stream`, its first piece fetched: what goes wrong there can still be answered."""
+    assert stream is not None
+    return _Begun(await anext(stream, None), stream)
 
 
 def _key(request: Request) -> str:

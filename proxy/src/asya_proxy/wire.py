@@ -13,7 +13,7 @@ from enum import IntEnum
 from functools import lru_cache
 
 from asya_contract.wire import KEYS, META, BadKey, KeyTooLong, check_key, decode_key, unquote_etag
-from asya_proxy.errors import BadRequest, NameTooLong, StoreError
+from asya_proxy.errors import BadRequest, NameTooLong, RangeInvalid, StoreError
 from asya_proxy.stores.base import ABSENT, ANY, Precondition, match
 
 _WRITE_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
@@ -92,12 +92,14 @@ def parse_query(text: str) -> dict[str, bytes]:
 
 def parse_range(header: str) -> tuple[int, int | None] | None:
     """First byte (negative: from the end) and end, exclusive. None where it is not one range of bytes, which
-    is then ignored (RFC 9110 section 14.2)."""
+    is then ignored (RFC 9110 section 14.2). Raises RangeInvalid for a suffix of no bytes."""
     found = _RANGE.fullmatch(header.strip())
     if found is None or found[0] == "bytes=-":
         return None
     first, last = found[1], found[2]
     if not first:
+        if not int(last):
+            raise RangeInvalid("the last 0 bytes are no range")
         return -int(last), None
     if last and int(last) < int(first):
         return None

@@ -39,6 +39,9 @@ from asya_proxy.stores.base import (
 
 _T = TypeVar("_T")
 
+# Before the key of a delete among the changes remembered; no key holds it.
+_REMOVAL = b"\0"
+
 MAX_REMEMBERED = 100_000
 """Changes remembered at most, whatever `write_window` says."""
 
@@ -70,8 +73,8 @@ class MemoryStore(BaseStore):
         self._names: list[bytes] = []
         self._below: dict[bytes, int] = {}
         """How many keys lie below each directory (`d/`), its own marker included."""
-        self._done: OrderedDict[str, tuple[float, object]] = OrderedDict()
-        """Outcome of each change by its id, oldest first."""
+        self._done: OrderedDict[tuple[str, bytes], tuple[float, object]] = OrderedDict()
+        """Outcome of each change by its id and key (of renames and copies the target), oldest first."""
         self._epoch = secrets.token_hex(4)
         self._count = 0
 
@@ -97,26 +100,27 @@ class MemoryStore(BaseStore):
         if start == 0 and end is None:
             return Reading(stat, found.data)
         begin = max(0, stat.size + start) if start < 0 else start
-        if begin >= stat.size:
+        if begin >= stat.size and (end is None or end > begin):
             raise RangeInvalid(f"the range begins at {begin} of {stat.size} bytes")
         return Reading(stat, found.data[begin:end])
 
     async def put(self, key: bytes, body: Body, change: Change) -> Stat:
         data = await body.read()
-        done = self._done.get(change.id)
+        done = self._done.get((change.id, key))
         if done is not None:
             return done[1]  # type: ignore[return-value]
         self._check(key, change.when)
-        return self._remember(change, self._write(key, data, change.attrs))
+        return self._remember(change, key, self._write(key, data, change.attrs))
 
     async def delete(self, key: bytes, change: Change) -> None:
-        if change.id in self._done:
+        removal = _REMOVAL + key
+        if (change.id, removal) in self._done:
             return
         self._check(key, change.when)
         if key not in self._objects:
             raise KeyNotFound("no such file")
         self._drop(key)
-        self._remember(change, None)
+        self._remember(change, removal, None)
 
     async def list(self, prefix: bytes, *, delimiter: bool = False, after: bytes = b"", limit: int = 1000) -> Page:
         names = self._names
@@ -143,27 +147,28 @@ class MemoryStore(BaseStore):
 
     async def append(self, key: bytes, body: Body, change: Change) -> Appended:
         data = await body.read()
-        done = self._done.get(change.id)
+        done = self._done.get((change.id, key))
         if done is not None:
             return done[1]  # type: ignore[return-value]
         found = self._objects.get(key)
         if found is None:
-            return self._remember(change, Appended(self._write(key, data, change.attrs), None))
+            return self._remember(change, key, Appended(self._write(key, data, change.attrs), None))
         base = found.stat.version
         stat = self._write(key, found.data + data, found.stat.attrs)
-        return self._remember(change, Appended(stat, base))
+        return self._remember(change, key, Appended(stat, base))
 
     async def rename(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
-        done = self._done.get(change.id)
+        done = self._done.get((change.id, target))
         if done is not None:
             return done[1]  # type: ignore[return-value]
-        stat = await self.copy(source, target, change, when_source)
+        found = self._source(source, target, change, when_source)
+        stat = self._write(target, found.data, found.stat.attrs, found.stat.mtime_ns)
         if source != target:
             self._drop(source)
-        return stat
+        return self._remember(change, target, stat)
 
     async def rename_tree(self, source: bytes, target: bytes, change: Change) -> int:
-        done = self._done.get(change.id)
+        done = self._done.get((change.id, target))
         if done is not None:
             return done[1]  # type: ignore[return-value]
         self._check(target, change.when)
@@ -182,21 +187,25 @@ class MemoryStore(BaseStore):
             old = self._objects[name]
             self._drop(name)
             self._write(target + name[len(source) :], old.data, old.stat.attrs, old.stat.mtime_ns)
-        return self._remember(change, len(moving))
+        return self._remember(change, target, len(moving))
 
     async def copy(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
-        done = self._done.get(change.id)
+        done = self._done.get((change.id, target))
         if done is not None:
             return done[1]  # type: ignore[return-value]
+        found = self._source(source, target, change, when_source)
+        return self._remember(change, target, self._write(target, found.data, found.stat.attrs))
+
+    def _source(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> _Object:
         found = self._objects.get(source)
         if found is None:
             raise KeyNotFound("no such file")
         self._check(source, when_source)
         self._check(target, change.when)
-        return self._remember(change, self._write(target, found.data, found.stat.attrs))
+        return found
 
     async def set_attrs(self, key: bytes, attrs: Mapping[str, str], change: Change) -> Stat:
-        done = self._done.get(change.id)
+        done = self._done.get((change.id, key))
         if done is not None:
             return done[1]  # type: ignore[return-value]
         self._check(key, change.when)
@@ -204,7 +213,7 @@ class MemoryStore(BaseStore):
         if found is None:
             raise KeyNotFound("no such file")
         found.stat = replace(found.stat, version=self._version(), attrs=dict(attrs))
-        return self._remember(change, found.stat)
+        return self._remember(change, key, found.stat)
 
     def _check(self, key: bytes, when: Precondition) -> None:
         if when is ANY:
@@ -257,10 +266,10 @@ class MemoryStore(BaseStore):
             else:
                 del self._below[directory]
 
-    def _remember(self, change: Change, outcome: _T) -> _T:
+    def _remember(self, change: Change, key: bytes, outcome: _T) -> _T:
         done = self._done
         now = time.monotonic()
-        done[change.id] = (now + self._window, outcome)
+        done[change.id, key] = (now + self._window, outcome)
         while len(done) > MAX_REMEMBERED or done[next(iter(done))][0] < now:
             done.popitem(last=False)
         return outcome

@@ -58,19 +58,11 @@ class BoundedStore(BaseStore):
         reading = await self._bounded(work, self._attempt, change=False)
         if reading is None or reading.stream is None:
             return reading
-        return Reading(reading.stat, None, self._pieces(reading.stream))
+        return Reading(reading.stat, None, _BoundedStream(self, reading.stream))
 
-    async def _pieces(self, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        try:
-            while True:
-                piece = await self._bounded(_next(stream), self._attempt, change=False)
-                if piece is None:
-                    return
-                yield piece
-        finally:
-            close = getattr(stream, "aclose", None)
-            if close is not None:
-                await close()
+    async def piece(self, stream: AsyncIterator[bytes]) -> bytes | None:
+        """The next piece of a stream of this store; None at its end."""
+        return await self._bounded(_next(stream), self._attempt, change=False)
 
     async def put(self, key: bytes, body: Body, change: Change) -> Stat:
         if body.data is not None:
@@ -128,6 +120,28 @@ class BoundedStore(BaseStore):
 
     async def set_attrs(self, key: bytes, attrs: Mapping[str, str], change: Change) -> Stat:
         return await self._bounded(self._store.set_attrs(key, attrs, change), self._attempt)
+
+
+class _BoundedStream:
+    """Content on its way out, each piece within the time of an attempt."""
+
+    def __init__(self, store: BoundedStore, stream: AsyncIterator[bytes]) -> None:
+        self._store = store
+        self._stream = stream
+
+    def __aiter__(self) -> _BoundedStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._store.piece(self._stream)
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+    async def aclose(self) -> None:
+        close = getattr(self._stream, "aclose", None)
+        if close is not None:
+            await close()
 
 
 async def _next(stream: AsyncIterator[bytes]) -> bytes | None:

@@ -11,6 +11,7 @@ from typing import Any, Dict, Optional
 from asya_shim import original, paths, scopes
 from asya_shim.files import RawFile, open_raw, pending
 from asya_shim.lookups import absent, stat
+from asya_shim.namespace import keep_creation_mode
 from asya_shim.nodes import Node
 from asya_shim.paths import Place
 from asya_shim.scopes import Scope
@@ -50,6 +51,7 @@ def open_descriptor(place: Place, flags: int, mode: int = 0o777) -> int:
     if flags & os.O_CREAT and flags & os.O_EXCL:
         file = open_raw(place, "x", reads, scope)
         file.keep_when_abandoned()
+        keep_creation_mode(place, mode)
     elif flags & os.O_TRUNC and writes:
         if not flags & os.O_CREAT:
             _must_exist(scope, place)
@@ -65,6 +67,7 @@ def open_descriptor(place: Place, flags: int, mode: int = 0o777) -> int:
             if not flags & os.O_CREAT:
                 raise
             file = open_raw(place, "w", reads, scope)
+            keep_creation_mode(place, mode)
         except IsADirectoryError:
             if writes:
                 raise

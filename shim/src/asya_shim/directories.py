@@ -57,7 +57,7 @@ class DirEntry(Generic[_Name]):
         if self._status is None:
             entry = self._entry
             if not entry.is_file:
-                self._status = namespace.directory_status(self._place, entry.mtime_ns)
+                self._status = namespace.directory_status(self._place)
             else:
                 scope = scopes.current()
                 if entry.version and pending(scope, self._place) is None:

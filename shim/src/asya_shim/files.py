@@ -419,6 +419,7 @@ def _leave(outer: Any, error: Optional[BaseException]) -> None:
         leave(outer, raw, error)
 
 
+_NEWLINES = (None, "", "\n", "\r", "\r\n")
 _MODES = {
     "".join(sorted(letters + plus)): (letters, bool(plus)) for letters in ("r", "w", "x", "a") for plus in ("", "+")
 }
@@ -443,15 +444,13 @@ def open_state(
 ) -> Any:
     """What `open(path, ...)` does, for a path below a mount. `place.shown` is what it was given."""
     parsed = parse_mode(mode)
-    wrong = parsed is None or not closefd or not isinstance(buffering, int)
+    wrong = parsed is None or not closefd or not isinstance(buffering, int) or newline not in _NEWLINES
     if wrong or (parsed is not None and parsed[2] and (encoding or errors or newline) is not None) or buffering == 0:
         # Raises exactly what it should, for every wrong combination; succeeds for unbuffered binary.
         original.open_file(os.devnull, mode, buffering, encoding, errors, newline, closefd).close()
         if parsed is None:
             parsed = ("r", False, "b" in mode)  # "U" before Python 3.11
     assert parsed is not None
-    if newline not in (None, "", "\n", "\r", "\r\n"):
-        raise ValueError(f"illegal newline value: {newline!r}")
     raw = open_raw(place, parsed[0], parsed[1])
     return dress(raw, parsed, mode, buffering, encoding, errors, newline)
 
@@ -509,7 +508,8 @@ def open_raw(
     scope = scope or scopes.current()
     if not place.key or place.directory:
         _refuse_directory(scope, place, letter)
-    mode = {"r": "rb", "w": "wb", "x": "xb", "a": "ab"}[letter] + ("+" if plus else "")
+    # As `FileIO.mode` has it.
+    mode = {"r": "rb", "w": "rb" if plus else "wb", "x": "xb", "a": "ab"}[letter] + ("+" if plus else "")
     if letter == "r":
         return RawFile(_for_reading(scope, place), place.shown, mode, reads=reads is not False, writes=plus)
     if letter == "a":

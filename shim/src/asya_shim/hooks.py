@@ -112,12 +112,12 @@ class Hooks:
     def fsync(self, fd: Any) -> None:
         number = fd if isinstance(fd, int) else fd.fileno()
         if descriptors.store(number) is None:
-            posix.fsync(number)
+            original.fsync(number)
 
     def fdatasync(self, fd: Any) -> None:
         number = fd if isinstance(fd, int) else fd.fileno()
         if descriptors.store(number) is None:
-            posix.fdatasync(number)
+            original.fdatasync(number)
 
     def dup(self, fd: int) -> int:
         made = original.dup(fd)

@@ -7,6 +7,7 @@ Parents are implicit, permissions are kept in this process only, and there are n
 import errno
 import os
 import stat as modes
+import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from asya_shim import changes, lookups, scopes
@@ -82,9 +83,10 @@ def _result(place: Place, mode: int, size: int, mtime_ns: int, atime_ns: Optiona
     )
 
 
-def directory_status(place: Place, mtime_ns: int = 0) -> os.stat_result:
-    """`stat` of a directory."""
-    return _result(place, DIRECTORY_MODE, _BLOCK, mtime_ns)
+def directory_status(place: Place) -> os.stat_result:
+    """`stat` of a directory. No store knows when another pod changed it last, so its time is now: whoever caches
+    by it (`mailbox`, the import system) looks again."""
+    return _result(place, DIRECTORY_MODE, _BLOCK, time.time_ns())
 
 
 def file_status(place: Place, size: int, mtime_ns: int, version: Optional[str]) -> os.stat_result:
@@ -117,7 +119,7 @@ def status(place: Place) -> os.stat_result:
             return directory_status(place)
         raise lookups.absent(place)
     if not info.is_file:
-        return directory_status(place, info.mtime_ns)
+        return directory_status(place)
     if place.directory:
         raise fail(errno.ENOTDIR, place)
     return file_status(place, info.size, info.mtime_ns, info.version)
@@ -201,6 +203,7 @@ def make_directory(place: Place, mode: int = 0o777) -> None:
     except (FileExistsError, IsADirectoryError):
         raise fail(errno.EEXIST, place) from None
     _see(scope, place)
+    keep_creation_mode(place, mode)
 
 
 def remove_directory(place: Place) -> None:
@@ -319,6 +322,12 @@ def keep_permissions(place: Place, mode: int) -> None:
     _remember(_permissions, place.id, modes.S_IMODE(mode))
 
 
+def keep_creation_mode(place: Place, mode: int) -> None:
+    """Remember the mode something was created with, under the usual umask, where it is a particular one."""
+    if mode & 0o755 not in (0o755, 0o644):
+        keep_permissions(place, mode & 0o755)
+
+
 def chmod(place: Place, mode: int, *, follow_symlinks: bool = True) -> None:
     """`os.chmod`: kept in this process only."""
     status(place)
@@ -342,8 +351,6 @@ def utime(
     """`os.utime`: a metadata change; dropped (but shown in this process) right after a write of this scope's own."""
     if times is not None and ns is not None:
         raise ValueError("utime: you may specify either 'times' or 'ns' but not both")
-    import time
-
     if ns is not None:
         atime, mtime = ns
     elif times is not None:

@@ -64,7 +64,7 @@ def predicate(function: Callable[..., Any]) -> Any:
 
 ROWS: List[Tuple[str, str, Callable[[Any], Any]]] = []
 for _module in ("posixpath", "genericpath"):
-    for _name in ("exists", "isdir", "isfile", "isjunction", "islink", "ismount", "lexists", "isdevdrive"):
+    for _name in ("exists", "isdir", "isfile", "islink", "ismount", "lexists"):
         ROWS.append((_module, _name, predicate))
 ROWS += [
     ("posixpath", "realpath", strict),
@@ -74,6 +74,7 @@ ROWS += [
     ("glob", "iglob", strict),
     ("shutil", "rmtree", strict),
     ("shutil", "which", strict),
+    ("zipfile", "is_zipfile", strict),
 ]
 for _module in ("pathlib", "pathlib._local"):
     for _name in (
@@ -83,7 +84,6 @@ for _module in ("pathlib", "pathlib._local"):
         "is_dir",
         "is_fifo",
         "is_file",
-        "is_junction",
         "is_mount",
         "is_socket",
         "is_symlink",

@@ -1,6 +1,7 @@
 """The environment of a local run is a pod's: read back by the same classes that the proxy and the runtime use."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,9 @@ from asya_cli.errors import Missing, Refused
 from asya_cli.plan import Place, handler_python, plan
 from asya_contract.env import Mount, ProxyEnv, RuntimeEnv, ShimEnv, parse_mounts
 from asya_operator.api import load_manifest
+from asya_operator.desired import grace_seconds, runtime_env
+from asya_operator.settings import Settings
+from asya_operator.state import proxy_variables, resolve, shim_env
 from asya_proxy import settings
 
 MANIFEST = """
@@ -122,6 +126,47 @@ def test_a_further_mount_does_not_inherit_what_only_the_first_says():
     first, notes = (m.env for m in settings.load(proxy.env).mounts)
     assert (first.read_only, first.consistency) == (True, "cas")
     assert (notes.read_only, notes.consistency) == (False, "lww")
+
+
+FULL = (
+    MANIFEST.replace("{name: chat-agent}", "{name: chat-agent, namespace: team}")
+    + """\
+  concurrency: 4
+  turnTimeout: 30s
+  conflictRetries: 2
+  stateProxy:
+    backend: s3
+    bucket: bbb
+    consistency: cas
+    mountPath: /data
+    endpoint: https://s3.example.com
+    region: eu-west-1
+    requestTimeout: 10s
+    maxFileSize: 8Mi
+    mounts:
+    - {name: shared, mountPath: /shared, backend: s3, bucket: bbb, fromActor: catalogue}
+    - {name: fast, mountPath: /fast, backend: redis, endpoint: 'redis://redis:6379'}
+"""
+)
+
+
+def test_with_the_manifests_backend_the_environment_is_the_pods():
+    """What the operator and the webhook would write, but for addresses and the files of the Secret."""
+    (actor,) = load_manifest(FULL, "actor.yaml")
+    pod = settings.load(proxy_variables(resolve(actor, Settings(proxyImage="i"), "asya-runtime"), "team", ""))
+    ((proxy, runtime),) = planned(FULL, backend="manifest").replicas
+    local = settings.load(proxy.env)
+
+    def comparable(mount):
+        sdk = {name: text for name, text in mount.environ.items() if text and not name.startswith("STATE_")}
+        local_places = {"socket": "", "http_addr": "", "credentials_dir": ""}
+        return mount.name, replace(mount.env, **local_places), sdk
+
+    assert [comparable(m) for m in local.mounts] == [comparable(m) for m in pod.mounts]
+    assert len(local.mounts) == 3
+    grace = grace_seconds(actor)
+    assert RuntimeEnv.from_env(runtime.env) == replace(runtime_env(actor, grace), http_host="127.0.0.1", http_port=8081)
+    assert ShimEnv.from_env(runtime.env) == replace(shim_env(actor, actor.spec.state_proxy), socket_dir="/tmp/s/1")
 
 
 def test_backend_manifest_takes_endpoint_and_region():

@@ -23,8 +23,6 @@ from asya_cli.errors import Refused
 
 SQLITE_DATABASE = "state"
 """One database for all actors of a state directory: their prefixes keep them apart."""
-DEFAULT_BUCKET = "asya-state"
-"""Where neither manifest nor URL names one: only Redis and NATS do without."""
 DEFAULT_STATE_DIR = "./.asya/state"
 _CHOICES = "sqlite, manifest, sqlite:///DIR, redis://HOST, nats://HOST, s3://BUCKET, gcs://BUCKET or memory:"
 

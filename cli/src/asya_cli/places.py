@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from asya_cli.backends import DEFAULT_BUCKET, Backend, parse_backend
+from asya_cli.backends import Backend, parse_backend
 from asya_cli.errors import Absent, NotAnswering, Refused
 from asya_cli.manifest import read_actor
 from asya_cli.plan import mounts_of, proxy_variables
 from asya_contract.names import DEFAULT_MOUNT_PATH, state_prefix
+from asya_operator.state import DEFAULT_BUCKET
 from asya_proxy.errors import BadRequest, KeyNotFound, StoreError
 from asya_proxy.stores.base import Store, StoreConfig
 from asya_proxy.stores.registry import make_store

@@ -12,24 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from asya_cli.backends import DEFAULT_BUCKET, Backend, endpoint_variables
+from asya_cli.backends import Backend, endpoint_variables
 from asya_cli.child import Process
 from asya_cli.errors import Refused
 from asya_cli.podenv import resolve_env, unread_sources
 from asya_cli.probe import Endpoint
-from asya_contract.env import (
-    Mount,
-    ProxyEnv,
-    RuntimeEnv,
-    ShimEnv,
-    format_mounts,
-    parse_seconds,
-    parse_size,
-    variables,
-)
+from asya_contract.env import ProxyEnv, RuntimeEnv, ShimEnv, variables
 from asya_contract.names import DEFAULT_MOUNT, state_prefix
 from asya_operator.api import AsyncActor, warnings
 from asya_operator.api.model import FurtherMount, Mounted, StateProxy
+from asya_operator.desired import grace_seconds, owned_env, runtime_env
+from asya_operator.state import DEFAULT_BUCKET, shim_env
 
 LOOPBACK = "127.0.0.1"
 _OURS = frozenset(spec.name for cls in (ProxyEnv, RuntimeEnv, ShimEnv) for spec in variables(cls).values())
@@ -128,7 +121,7 @@ def _proxy(
     (name, _, first), *others = mounts_of(state)
     main, sdk = proxy_variables(actor, name, first, backend, place.socket_dir)
     further = [
-        _difference(name, main, *proxy_variables(actor, name, mount, backend, place.socket_dir))
+        _difference(name, main, sdk, *proxy_variables(actor, name, mount, backend, place.socket_dir))
         for name, _, mount in others
     ]
     main = replace(main, http_addr=f"{LOOPBACK}:{place.metrics_port}", mounts=tuple(further))
@@ -138,38 +131,26 @@ def _proxy(
     return Process(f"{label}/proxy", argv, env, os.sep, Endpoint(socket=main.socket))
 
 
-def _difference(name: str, main: ProxyEnv, mount: ProxyEnv, sdk: Mapping[str, str]) -> dict[str, Any]:
+def _difference(
+    name: str, main: ProxyEnv, main_sdk: Mapping[str, str], mount: ProxyEnv, sdk: Mapping[str, str]
+) -> dict[str, Any]:
     """A further mount as STATE_MOUNTS lists it: its name, and the variables in which it is not like the first."""
     specs = variables(ProxyEnv).items()
     own = {spec.name: getattr(mount, f) for f, spec in specs if getattr(mount, f) != getattr(main, f)}
-    return {"name": name} | own | dict(sdk)
+    # What the first mount's server is told must not reach another's.
+    told = dict.fromkeys(main_sdk, "") | dict(sdk)
+    return {"name": name} | own | {variable: text for variable, text in told.items() if main_sdk.get(variable) != text}
 
 
 def _runtime(actor: AsyncActor, place: Place, label: str, cwd: str, environ: Mapping[str, str]) -> Process:
-    spec, state = actor.spec, actor.spec.state_proxy
-    identity = f"{actor.namespace}/{actor.name}"
-    ours = RuntimeEnv(
-        handler=spec.handler,
-        http_port=place.port,
-        http_host=LOOPBACK,
-        concurrency=spec.concurrency,
-        turn_timeout=parse_seconds(spec.turn_timeout),
-        conflict_retries=spec.conflict_retries,
-        actor=identity,
-    ).to_env()
-    # Written even where it is the default: what is listened on must be what was asked for.
-    ours[variables(RuntimeEnv)["http_port"].name] = str(place.port)
+    state = actor.spec.state_proxy
+    ours = owned_env(replace(runtime_env(actor, grace_seconds(actor)), http_port=place.port, http_host=LOOPBACK))
     if state is not None:
-        ours |= ShimEnv(
-            mounts=format_mounts([Mount(name, path) for name, path, _ in mounts_of(state)]),
-            socket_dir=place.socket_dir,
-            request_timeout=parse_seconds(state.request_timeout),
-            max_file_size=parse_size(state.max_file_size),
-            actor=identity,
-        ).to_env()
+        ours |= owned_env(replace(shim_env(actor, state), socket_dir=place.socket_dir))
     # Lines appear when they are printed; in a pod nobody waits for them at a terminal.
-    env = {"PYTHONUNBUFFERED": "1"} | _inherited(environ) | resolve_env(spec.env, environ, _fields(actor, place)) | ours
-    argv = (handler_python(spec.python_executable), place.run_file)
+    own = resolve_env(actor.spec.env, environ, _fields(actor, place))
+    env = {"PYTHONUNBUFFERED": "1"} | _inherited(environ) | own | ours
+    argv = (handler_python(actor.spec.python_executable), place.run_file)
     return Process(f"{label}/runtime", argv, env, cwd, Endpoint(port=place.port))
 
 

@@ -31,6 +31,7 @@ from asya_operator.state import StateConfig, credentials_dir, from_annotation, p
 
 Pod = dict[str, Any]
 PORT_NAME = "state-health"
+_KEYED = (("env", "name"), ("volumeMounts", "mountPath"), ("ports", "name"))
 
 
 class Refused(ValueError):
@@ -39,7 +40,8 @@ class Refused(ValueError):
 
 def wants_state(pod: Mapping[str, Any]) -> bool:
     """True where the pod carries the label that the operator sets."""
-    labels = (pod.get("metadata") or {}).get("labels") or {}
+    metadata = pod.get("metadata")
+    labels = metadata.get("labels") if isinstance(metadata, dict) else None
     return isinstance(labels, dict) and labels.get(STATE_LABEL) == "true"
 
 
@@ -91,10 +93,12 @@ def _check_shape(pod: Pod) -> None:
         for index, entry in enumerate(entries):
             if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
                 raise Refused(f"spec.{field}[{index}]: expected a mapping with a name")
-            for inner in ("env", "volumeMounts", "ports"):
+            for inner, key in _KEYED:
                 items = entry.get(inner) or []
-                if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-                    raise Refused(f"spec.{field}[{index}].{inner}: expected a list of mappings")
+                if not isinstance(items, list) or not all(
+                    isinstance(item, dict) and isinstance(item.get(key, ""), str) for item in items
+                ):
+                    raise Refused(f"spec.{field}[{index}].{inner}: expected a list of mappings with a {key}")
     if not spec.get("containers"):
         raise Refused("spec.containers: missing")
 
@@ -145,7 +149,7 @@ def _check(pod: Pod, config: StateConfig) -> None:
 
 def _image(ours: list[Pod], settings: Settings) -> str:
     """The image the template names, if it is on the list: a new one spreads by rollouts, not by restarts."""
-    allowed = {settings.proxy_image, *settings.allowed_images}
+    allowed = [settings.proxy_image, *settings.allowed_images]
     for name in (INSTALL_CONTAINER, PROXY_CONTAINER):
         for container in ours:
             if container["name"] == name and container.get("image") in allowed:

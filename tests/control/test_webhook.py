@@ -1,0 +1,225 @@
+"""The webhook as a server: TLS, live reload, limits, health, metrics, an orderly end; never a 500."""
+
+import asyncio
+import base64
+import datetime
+import io
+import json
+import ssl
+
+import aiohttp
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from asya_operator import admission
+from asya_operator.certificates import Held, issue
+from asya_operator.webhook import MAX_BODY, Addresses, Files, Server
+from support.pods import SETTINGS, pod
+
+NOW = datetime.datetime.now(datetime.UTC)
+NAME = "asya-webhook.asya.svc"
+HELD = issue(Held(), NOW, (NAME,))
+
+
+def review(**changes):
+    request = {
+        "uid": "u-1",
+        "kind": {"group": "", "version": "v1", "kind": "Pod"},
+        "operation": "CREATE",
+        "namespace": "team-a",
+        "object": pod(),
+        **changes,
+    }
+    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+
+
+def put(files: Files, held: Held) -> None:
+    """As the kubelet does: both files change at once, nearly."""
+    files.cert.write_bytes(held.leaf.cert)
+    files.key.write_bytes(held.leaf.key)
+
+
+async def eventually(holds, deadline: float = 10.0) -> None:
+    async with asyncio.timeout(deadline):
+        while not await holds():
+            await asyncio.sleep(0.02)
+
+
+class Client:
+    """An API server, as far as a webhook sees one."""
+
+    def __init__(self, server: Server, bundle: bytes) -> None:
+        self.server = server
+        self.context = ssl.create_default_context(cadata=bundle.decode())
+        connector = aiohttp.TCPConnector(ssl=self.context)
+        self.session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(20))
+
+    async def post(self, body: object, **kwargs):
+        data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
+        headers = {"Content-Type": "application/json", **kwargs.pop("headers", {})}
+        url = f"https://127.0.0.1:{self.server.addresses.port}/mutate"
+        async with self.session.post(url, data=data, headers=headers, server_hostname=NAME, **kwargs) as answer:
+            return answer.status, await answer.text()
+
+    async def health(self, path: str):
+        async with self.session.get(f"http://127.0.0.1:{self.server.addresses.health_port}{path}") as answer:
+            return answer.status, await answer.text()
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Files(tmp_path / "tls.crt", tmp_path / "tls.key")
+
+
+@pytest.fixture
+async def webhook(files):
+    put(files, HELD)
+    server = Server(SETTINGS, files, Addresses("127.0.0.1", 0, 0))
+    await server.start()
+    client = Client(server, HELD.bundle())
+
+    async def up():
+        return server.addresses.port != 0
+
+    await eventually(up)
+    yield client
+    await client.session.close()
+    await server.stop(lame_duck=0)
+
+
+async def test_a_pod_is_injected(webhook):
+    status, text = await webhook.post(review())
+    response = json.loads(text)["response"]
+    assert (status, response["uid"], response["allowed"]) == (200, "u-1", True)
+    assert "asya-state-proxy" in base64.b64decode(response["patch"]).decode()
+    assert 'reviews_total{result="injected"} 1.0' in (await webhook.health("/metrics"))[1]
+
+
+async def test_a_refusal_is_an_answer(webhook):
+    body = review()
+    body["request"]["object"]["metadata"]["annotations"] = {}
+    status, text = await webhook.post(body)
+    assert status == 200
+    assert json.loads(text)["response"]["allowed"] is False
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "wanted"),
+    [
+        (b"", {}, 400),
+        (b"{", {}, 400),
+        (review(), {"Content-Type": "text/plain"}, 415),
+        ({**review(), "apiVersion": "admission.k8s.io/v1beta1"}, {}, 400),
+        (b" " * (MAX_BODY + 1), {}, 413),
+    ],
+)
+async def test_malformed(webhook, body, headers, wanted):
+    status, _ = await webhook.post(body, headers=headers)
+    assert status == wanted
+    assert 'reviews_total{result="malformed"} 1.0' in (await webhook.health("/metrics"))[1]
+
+
+async def test_other_paths_and_methods(webhook):
+    url = f"https://127.0.0.1:{webhook.server.addresses.port}"
+    async with webhook.session.get(url + "/mutate", server_hostname=NAME) as answer:
+        assert answer.status == 405
+    async with webhook.session.post(url + "/x", server_hostname=NAME) as answer:
+        assert answer.status == 404
+
+
+async def test_the_largest_pod_passes(webhook):
+    big = pod()
+    big["metadata"]["annotations"]["large"] = "x" * (3 * 2**20)
+    status, text = await webhook.post(review(object=big))
+    assert status == 200
+    assert json.loads(text)["response"]["allowed"] is True
+
+
+async def test_a_fault_of_ours_is_no_500(webhook, monkeypatch, caplog):
+    def broken(*_):
+        raise KeyError("something we did not think of")
+
+    monkeypatch.setattr(admission, "answer", broken)
+    status, text = await webhook.post(review())
+    response = json.loads(text)["response"]
+    assert (status, response["uid"], response["allowed"]) == (200, "u-1", False)
+    assert "the webhook failed on this pod" in response["status"]["message"]
+    assert 'reviews_total{result="failed"} 1.0' in (await webhook.health("/metrics"))[1]
+    assert "something we did not think of" in caplog.text
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=300) | st.sampled_from([b"null", b"0", b'{"request":{"uid":"x"}}']))
+async def test_any_body_over_the_wire(webhook, body):
+    status, _ = await webhook.post(body)
+    assert 400 <= status < 500
+
+
+async def test_a_new_certificate_is_taken_without_dropping_a_connection(webhook, files):
+    """An open connection goes on; a new one meets the new certificate, of an authority that the bundle has."""
+    url = f"https://127.0.0.1:{webhook.server.addresses.port}/mutate"
+    assert (await webhook.post(review()))[0] == 200
+    fresh = issue(Held(), NOW, (NAME,))
+    put(files, fresh)
+
+    async def reloaded():
+        return 'certificate_reloads_total{result="loaded"} 2.0' in (await webhook.health("/metrics"))[1]
+
+    await eventually(reloaded)
+    assert (await webhook.post(review()))[0] == 200, "the kept-alive connection was dropped"
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=ssl.create_default_context(cadata=fresh.bundle().decode()))
+    ) as other:
+        async with other.post(url, json=review(), server_hostname=NAME) as answer:
+            assert answer.status == 200
+
+
+async def test_a_torn_pair_leaves_the_old_one_in_use(webhook, files):
+    files.cert.write_bytes(issue(Held(), NOW, (NAME,)).leaf.cert)
+
+    async def refused():
+        return 'certificate_reloads_total{result="refused"} 1.0' in (await webhook.health("/metrics"))[1]
+
+    await eventually(refused)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=webhook.context)) as other:
+        url = f"https://127.0.0.1:{webhook.server.addresses.port}/mutate"
+        async with other.post(url, json=review(), server_hostname=NAME) as answer:
+            assert answer.status == 200
+    assert (await webhook.health("/readyz"))[0] == 200
+
+
+async def test_not_ready_without_a_certificate_and_ready_with_one(files):
+    server = Server(SETTINGS, files, Addresses("127.0.0.1", 0, 0))
+    await server.start()
+    client = Client(server, HELD.bundle())
+    try:
+        assert (await client.health("/healthz"))[0] == 200
+        assert (await client.health("/readyz")) == (503, "no valid certificate yet\n")
+        put(files, HELD)
+
+        async def ready():
+            return (await client.health("/readyz"))[0] == 200
+
+        await eventually(ready)
+    finally:
+        await client.session.close()
+        await server.stop(lame_duck=0)
+
+
+async def test_an_expired_certificate_is_not_ready(files):
+    past = NOW - datetime.timedelta(days=400)
+    put(files, issue(Held(), past, (NAME,)))
+    server = Server(SETTINGS, files, Addresses("127.0.0.1", 0, 0))
+    await server.start()
+    client = Client(server, HELD.bundle())
+    try:
+
+        async def loaded():
+            return 'result="loaded"} 1.0' in (await client.health("/metrics"))[1]
+
+        await eventually(loaded)
+        assert (await client.health("/readyz"))[0] == 503
+    finally:
+        await client.session.close()
+        await server.stop(lame_duck=0)

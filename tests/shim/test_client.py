@@ -303,12 +303,12 @@ def test_listing_is_paged_and_merged(peer: Peer, remote: Remote) -> None:
         c.say(
             answer(
                 200,
-                b'{"keys": [{"key": "d/a%FF", "size": 3, "mtime": 7, "etag": "v"}, '
-                b'{"key": "d/c", "size": 1, "mtime": 8, "etag": "w"}], "prefixes": ["d/b/"], "more": true}',
+                b'{"keys": [{"key": "d/a%FF", "size": 3, "mtime_ns": 7, "etag": "v"}, '
+                b'{"key": "d/c", "size": 1, "mtime_ns": 8, "etag": "w"}], "prefixes": ["d/b/"], "next": "d/c"}',
             )
         )
         c.request()
-        c.say(answer(200, b'{"keys": [], "prefixes": ["d/e/"], "more": false}'))
+        c.say(answer(200, b'{"keys": [], "prefixes": ["d/e/"]}'))
 
     peer.start(script)
     names = list(remote.list(b"d/"))

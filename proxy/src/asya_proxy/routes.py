@@ -11,9 +11,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from asya_contract.wire import (
+    H_BACKEND,
     H_BASE_ETAG,
     H_CONSISTENCY,
+    H_ERROR,
     H_IS_FILE,
+    H_MTIME,
     H_PROTOCOL,
     H_SOURCE_IF_MATCH,
     H_WRITE_ID,
@@ -60,8 +63,6 @@ from asya_proxy.wire import (
 
 log = logging.getLogger("asya_proxy.requests")
 
-H_BACKEND = "X-Asya-Backend"
-H_ERROR = "X-Asya-Error"
 _JSON = "Content-Type: application/json\r\n"
 
 # What a handler meets in the ordinary course of things; the rest is worth a line in the log.
@@ -357,7 +358,7 @@ class Routes:
 
     def _facts(self, stat: Stat) -> str:
         modified = http_date(stat.mtime_ns // 1_000_000_000)
-        return f'ETag: "{stat.version}"\r\nLast-Modified: {modified}\r\n{self._tail}'
+        return f'ETag: "{stat.version}"\r\nLast-Modified: {modified}\r\n{H_MTIME}: {stat.mtime_ns}\r\n{self._tail}'
 
     def _is_directory(self) -> Answer:
         return Answer(200, f"{H_IS_FILE}: false\r\n{self._tail}")
@@ -455,6 +456,7 @@ def _entry(entry: Entry) -> dict[str, object]:
         "key": encode_key(entry.key),
         "size": entry.size,
         "mtime": entry.mtime_ns / 1e9,
+        "mtime_ns": entry.mtime_ns,
         "etag": entry.version,
     }
 

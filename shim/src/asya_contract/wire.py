@@ -25,6 +25,11 @@ H_WRITE_ID = "Idempotency-Key"
 H_IS_FILE = "X-Is-File"
 H_BASE_ETAG = "X-Base-ETag"
 H_SOURCE_IF_MATCH = "X-Copy-Source-If-Match"
+# Last-Modified has seconds only: nanoseconds since the epoch, decimal.
+H_MTIME = "X-Asya-Mtime"
+H_BACKEND = "X-Asya-Backend"
+# The error's code where an answer can have no body (to HEAD).
+H_ERROR = "X-Asya-Error"
 
 MAX_ENCODED_KEY = 900
 MAX_SEGMENT = 255

@@ -18,7 +18,7 @@ import weakref
 from types import TracebackType
 from typing import Any, List, Optional, Tuple, Union
 
-from asya_contract.wire import H_CONSISTENCY, H_PROTOCOL, PROTOCOL
+from asya_contract.wire import H_BACKEND, H_CONSISTENCY, H_PROTOCOL, PROTOCOL
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -38,7 +38,7 @@ _RETRYABLE = (429, 503, 504)
 
 _PROTOCOL_NAME = H_PROTOCOL.lower().encode()
 _CONSISTENCY_NAME = H_CONSISTENCY.lower().encode()
-_BACKEND_NAME = b"x-asya-backend"
+_BACKEND_NAME = H_BACKEND.lower().encode()
 
 
 class Unanswered(Exception):

@@ -9,11 +9,21 @@ import calendar
 import functools
 import json
 import os
-from typing import Dict, Iterator, List, NamedTuple, NoReturn, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, NamedTuple, NoReturn, Optional, Tuple, Union
 from urllib.parse import quote_from_bytes
 
 from asya_contract.env import Mount, ShimEnv
-from asya_contract.wire import H_PROTOCOL, H_SOURCE_IF_MATCH, H_WRITE_ID, PROTOCOL, decode_key, encode_key, unquote_etag
+from asya_contract.wire import (
+    H_ERROR,
+    H_MTIME,
+    H_PROTOCOL,
+    H_SOURCE_IF_MATCH,
+    H_WRITE_ID,
+    PROTOCOL,
+    decode_key,
+    encode_key,
+    unquote_etag,
+)
 from asya_shim.client import JOIN, Broken, Buffer, Client, Connection, Response, Unanswered, WrongPeer
 from asya_shim.errors import from_wire
 
@@ -39,6 +49,8 @@ _BY_STATUS = {
     504: "timeout",
 }
 _PROTOCOL_NAME = H_PROTOCOL.lower().encode()
+_MTIME = H_MTIME.lower().encode()
+_ERROR = H_ERROR.lower().encode()
 _MONTHS = {name: n for n, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 
 
@@ -88,7 +100,7 @@ def _http_date(value: bytes) -> int:
 
 
 def _mtime(response: Response) -> int:
-    exact = response.header(b"x-asya-mtime")
+    exact = response.header(_MTIME)
     return int(exact) if exact else _http_date(response.header(b"last-modified"))
 
 
@@ -297,22 +309,23 @@ class Remote:
             )
             if response.status != 200:
                 raise self._error(response, prefix)[1]
-            page, more = _page(response.body)
+            page, following = _page(response.body)
             yield from page
-            if not more or not page:
+            if following is None:
                 return
             if left is not None:
                 left -= len(page)
-            last = page[-1]
-            after = last.key if last.is_file else last.key + b"/"
+            after = following
 
     def get_attr(self, key: bytes, name: str) -> Optional[str]:
         """The value of one attribute of a file, None where it has no such attribute."""
         response = self._call(key, b"GET /meta/" + _target(key) + b"?attr=" + _attr(name) + _READ_TAIL)
         if response.status == 200:
-            value = json.loads(response.body).get("value")
-            return None if value is None else str(value)
-        raise self._error(response, key)[1]
+            return str(json.loads(response.body)["value"])
+        code, error = self._error(response, key)
+        if code == "key_not_found" and name not in self.list_attrs(key):
+            return None
+        raise error
 
     def set_attr(self, key: bytes, name: str, value: str, *, if_version: Optional[str] = None) -> str:
         """Set one attribute; the file's new version ("" where the backend keeps the old one)."""
@@ -383,7 +396,7 @@ class Remote:
         """The code an answer stands for and its exception; `by_status` is what its status means without a body."""
         code, message, _ = response.error()
         if not code:
-            code = response.header(b"x-asya-error").decode("latin-1") or by_status
+            code = response.header(_ERROR).decode("latin-1") or by_status
         if not code:
             code, message = "unavailable", f"the state proxy answered status {response.status} without saying why"
         if code in ("range", "precondition_required"):
@@ -398,22 +411,18 @@ def _attr(name: str) -> bytes:
     return quote_from_bytes(os.fsencode(name), safe="-_.~").encode("ascii")
 
 
-def _page(body: bytes) -> Tuple[List[Listed], bool]:
-    """A listing's page, files and directories merged in byte order, and whether another follows."""
-    page: Dict[str, object] = json.loads(body)
-    keys, prefixes = page["keys"], page.get("prefixes") or []
-    assert isinstance(keys, list)
-    assert isinstance(prefixes, list)
+def _page(body: bytes) -> Tuple[List[Listed], Optional[bytes]]:
+    """A listing's page, files and directories merged in byte order, and where the next one begins."""
+    page: Dict[str, Any] = json.loads(body)
     out: List[Listed] = []
-    for entry in keys:
-        name = decode_key(entry["key"])
-        if name.endswith(b"/"):
-            out.append(Listed(name[:-1], False, 0, int(entry.get("mtime") or 0), ""))
-        else:
-            out.append(Listed(name, True, int(entry["size"]), int(entry.get("mtime") or 0), str(entry["etag"])))
-    out.extend(Listed(decode_key(name)[:-1], False, 0, 0, "") for name in prefixes)
+    for entry in page["keys"]:
+        size, mtime, version = int(entry["size"]), int(entry["mtime_ns"]), str(entry["etag"])
+        out.append(Listed(decode_key(entry["key"]), True, size, mtime, version))
+    for name in page["prefixes"]:
+        out.append(Listed(decode_key(name).rstrip(b"/"), False, 0, 0, ""))
     out.sort(key=lambda listed: listed.key if listed.is_file else listed.key + b"/")
-    return out, bool(page.get("more"))
+    following = page.get("next")
+    return out, None if following is None else decode_key(following)
 
 
 class Upload:

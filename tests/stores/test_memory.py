@@ -4,7 +4,7 @@ import pytest
 
 from asya_proxy.stores.base import StoreConfig
 from asya_proxy.stores.memory import MemoryStore
-from asya_proxy.testing import StoreFactory, StoreSuite
+from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
 
 
 class Fixtures:
@@ -19,4 +19,8 @@ class Fixtures:
 
 
 class TestMemoryStore(Fixtures, StoreSuite):
+    pass
+
+
+class TestMemoryConsistency(Fixtures, ConsistencySuite):
     pass

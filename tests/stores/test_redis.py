@@ -8,7 +8,7 @@ import pytest
 
 from asya_proxy.stores.base import StoreConfig
 from asya_proxy.stores.redis import RedisStore
-from asya_proxy.testing import StoreFactory, StoreSuite
+from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
 from support.servers import RedisServer
 
 
@@ -27,4 +27,8 @@ class Fixtures:
 
 
 class TestRedisStore(Fixtures, StoreSuite):
+    pass
+
+
+class TestRedisConsistency(Fixtures, ConsistencySuite):
     pass

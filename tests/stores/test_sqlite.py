@@ -6,7 +6,7 @@ import pytest
 
 from asya_proxy.stores.base import StoreConfig
 from asya_proxy.stores.sqlite import SqliteStore
-from asya_proxy.testing import StoreFactory, StoreSuite
+from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
 
 
 class Fixtures:
@@ -16,4 +16,8 @@ class Fixtures:
 
 
 class TestSqliteStore(Fixtures, StoreSuite):
+    pass
+
+
+class TestSqliteConsistency(Fixtures, ConsistencySuite):
     pass

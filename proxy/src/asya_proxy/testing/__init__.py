@@ -34,8 +34,9 @@ pytest.register_assert_rewrite(
     )
 )
 
+from asya_proxy.testing.consistency import ConsistencySuite  # noqa: E402
 from asya_proxy.testing.fixtures import Connect, StoreFactory  # noqa: E402
-from asya_proxy.testing.lossy import LossyStore  # noqa: E402
+from asya_proxy.testing.lossy import Fault, LossyStore, Scripted  # noqa: E402
 from asya_proxy.testing.suite import StoreSuite  # noqa: E402
 
-__all__ = ["Connect", "LossyStore", "StoreFactory", "StoreSuite"]
+__all__ = ["Connect", "ConsistencySuite", "Fault", "LossyStore", "Scripted", "StoreFactory", "StoreSuite"]

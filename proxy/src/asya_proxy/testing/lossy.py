@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from typing import TypeVar
 
 from asya_proxy.errors import Unavailable
@@ -12,31 +15,48 @@ from asya_proxy.stores.base import Appended, Body, Change, Page, Precondition, R
 _T = TypeVar("_T")
 
 
-class LossyStore:
-    """Wraps `inner`. Each change is, by a seeded dice, lost before it lands (`lose_request`), lost after it
-    landed (`lose_answer`), or refused outright (`refuse`, not ambiguous); reads fail with `fail_read`.
+class Fault(Enum):
+    """What becomes of one change."""
 
-    `lost`, `landed`, `refused` and `failed` count what happened.
-    """
+    REFUSED = "refused"
+    """Not sent, and the sender knows."""
+    REQUEST_LOST = "request lost"
+    """Did not land, and nobody knows."""
+    ANSWER_LOST = "answer lost"
+    """Landed, and nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scripted:
+    """A fault for the next change, and what happens elsewhere before the sender hears of it."""
+
+    fault: Fault
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+
+class LossyStore:
+    """Wraps `inner`. Faults in `script` are used up first, one per change; then a seeded dice decides with the given
+    probabilities. Reads fail with `fail_read`, unambiguously. `suffered` and `attempts` count what happened."""
 
     def __init__(
         self,
         inner: Store,
-        seed: int,
+        seed: int = 0,
         *,
-        lose_request: float = 0.0,
-        lose_answer: float = 0.0,
-        refuse: float = 0.0,
+        refused: float = 0.0,
+        request_lost: float = 0.0,
+        answer_lost: float = 0.0,
         fail_read: float = 0.0,
+        script: Sequence[Scripted | Fault] = (),
     ) -> None:
         self.inner = inner
         self.traits = inner.traits
+        self.fail_read = fail_read
+        self.script = deque(fault if isinstance(fault, Scripted) else Scripted(fault) for fault in script)
+        self.suffered: Counter[str] = Counter()
+        self.attempts = 0
         self._dice = random.Random(seed)  # noqa: S311
-        self._lose_request = lose_request
-        self._lose_answer = lose_answer
-        self._refuse = refuse
-        self._fail_read = fail_read
-        self.lost = self.landed = self.refused = self.failed = 0
+        self._weights = (refused, request_lost, answer_lost)
 
     async def connect(self) -> None:
         await self.inner.connect()
@@ -48,23 +68,31 @@ class LossyStore:
     async def ping(self) -> None:
         await self.inner.ping()
 
-    async def _change(self, act: Callable[[], Awaitable[_T]]) -> _T:
+    def _throw(self) -> Scripted | None:
+        if self.script:
+            return self.script.popleft()
         throw = self._dice.random()
-        if throw < self._refuse:
-            self.refused += 1
-            raise Unavailable("refused before it was sent", ambiguous=False)
-        if throw < self._refuse + self._lose_request:
-            self.lost += 1
-            raise Unavailable("the request was lost", ambiguous=True)
-        outcome = await act()
-        if throw < self._refuse + self._lose_request + self._lose_answer:
-            self.landed += 1
-            raise Unavailable("the answer was lost", ambiguous=True)
-        return outcome
+        for fault, weight in zip(Fault, self._weights, strict=True):
+            if throw < weight:
+                return Scripted(fault)
+            throw -= weight
+        return None
+
+    async def _change(self, act: Callable[[], Awaitable[_T]]) -> _T:
+        self.attempts += 1
+        scripted = self._throw()
+        if scripted is None:
+            return await act()
+        self.suffered[scripted.fault.value] += 1
+        if scripted.fault is Fault.ANSWER_LOST:
+            await act()
+        if scripted.meanwhile is not None:
+            await scripted.meanwhile()
+        raise Unavailable(scripted.fault.value, ambiguous=scripted.fault is not Fault.REFUSED)
 
     def _reading(self) -> None:
-        if self._dice.random() < self._fail_read:
-            self.failed += 1
+        if self._dice.random() < self.fail_read:
+            self.suffered["read failed"] += 1
             raise Unavailable("the read failed", ambiguous=False)
 
     async def head(self, key: bytes) -> Stat | None:

@@ -271,6 +271,12 @@ class Local(Caller):
         made: list[FakeTurn] = self.turn.made  # type: ignore[attr-defined]
         return made
 
+    @property
+    def unfinished(self) -> int:
+        """Requests that run or wait."""
+        assert self._server._admission is not None
+        return self._server._admission.unfinished
+
     def close(self) -> None:
         self._server.drain()
         self._thread.join(PATIENCE)

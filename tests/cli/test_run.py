@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.asya_run import Running, asya
+from support.servers import RedisServer
 
 COUNTER = """
 import json, os
@@ -198,15 +199,42 @@ def test_refusals(tmp_path, words, code, reason):
     assert "Traceback" not in result.stderr
 
 
-def test_an_outage_is_an_error_of_the_turn_and_no_absence(tmp_path, free_port):
-    """The proxy serves though its backend is away: the handler gets an error and not an empty state."""
-    text = "{backend: redis, bucket: bbb, requestTimeout: 1s, env: [{name: STATE_REQUEST_TIMEOUT, value: 500ms}]}"
-    manifest = actor(tmp_path, state=text)
-    with Running(manifest, "--backend", f"redis://127.0.0.1:{free_port}") as run:
-        run.wait_for("counter/proxy +| started")
-        # It never becomes ready, as a pod would not; stopping it then is quick and leaves nothing.
-        run.wait_for("counter/proxy")
+def test_a_url_names_a_server_for_run_and_state_alike(tmp_path):
+    manifest = actor(tmp_path)
+    with RedisServer(tmp_path / "redis") as server:
+        backend = ["--backend", server.url]
+        with Running(manifest, *backend, replicas=2, cwd=tmp_path) as run:
+            run.ready()
+            assert [run.call({}, replica=1)[1]["count"], run.call({}, replica=2)[1]["count"]] == [1, 2]
+            assert run.stop() == 0
+        result = asya("state", "cat", "count", *backend, "--manifest", str(manifest))
+        assert (result.stdout, result.stderr) == ("2", "")
+        result = asya("state", "ls", "--backend", f"{server.url}?bucket=bbb", "--actor", "counter")
+        assert (result.stdout.split()[-1], result.stderr) == ("count", "")
+    assert not (tmp_path / ".asya").exists()
+
+
+IMPATIENT = "{backend: redis, requestTimeout: 1s, env: [{name: STATE_REQUEST_TIMEOUT, value: 500ms}]}"
+
+
+def test_an_outage_is_an_error_of_the_turn_and_no_absence(tmp_path):
+    with RedisServer(tmp_path / "redis") as server:
+        with Running(actor(tmp_path, state=IMPATIENT), "--backend", server.url) as run:
+            assert run.ready().call({})[1]["count"] == 1
+            server.kill()
+            status, body = run.call({})
+            assert (status, body["error"]) == (500, "processing_error")
+            assert body["details"]["type"].endswith("StateUnavailableError")
+            server.start()
+            assert run.call({})[1]["count"] == 2
+            assert run.stop() == 0
+
+
+def test_a_backend_that_is_away_at_the_start_is_told_and_stopping_is_still_clean(tmp_path, free_port):
+    with Running(actor(tmp_path, state=IMPATIENT), "--backend", f"redis://127.0.0.1:{free_port}") as run:
+        run.wait_for(rf"counter/proxy +\| .*{free_port}")
         assert run.stop() == 0
+        assert not [line for line in run.lines if "counter/runtime" in line]
 
 
 def test_json_state_for_programs(tmp_path, state):

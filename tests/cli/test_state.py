@@ -181,3 +181,8 @@ def test_manifest_without_state(state, tmp_path):
     manifest.write_text(MANIFEST.split("  stateProxy")[0])
     result = ls(state, "--manifest", str(manifest))
     assert (result.exit_code, "has no stateProxy" in result.output) == (2, True)
+
+
+def test_elsewhere_than_in_a_directory_the_actor_must_be_named():
+    result = asya("state", "ls", "--backend", "redis://127.0.0.1:1?bucket=b")
+    assert (result.exit_code, "--actor NAME or --manifest FILE" in result.output) == (2, True)

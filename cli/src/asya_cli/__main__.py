@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ _BACKEND_HELP = (
 @click.version_option(asya_contract.__version__, prog_name="asya")
 def main() -> None:
     """Run an actor on this machine, look into its state, start one of your own."""
+    # What a store warns of concerns its proxies; errors are ours to pass on.
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
 
 
 @main.command("run", epilog=EXIT_CODES)
@@ -82,7 +85,7 @@ def _state_options(command: _Command) -> _Command:
     for option in reversed(
         (
             click.option("--manifest", type=click.Path(dir_okay=False, path_type=Path), help="Manifest of the actor."),
-            click.option("--actor", metavar="NAME", help="Which actor; not needed where only one has state."),
+            click.option("--actor", metavar="NAME", help="Which actor; not needed where a state directory has one."),
             click.option(
                 "--namespace", default="default", show_default=True, help="Without a manifest: its namespace."
             ),

@@ -1,6 +1,6 @@
 """Which state `asya state` looks at: from options to a backend, a bucket and a prefix.
 
-With a manifest all of it is known. Without one the actor is the one named, or the only one that has state there.
+With a manifest all of it is known. Without one the actor is the one named, or in a state directory the only one.
 """
 
 from __future__ import annotations
@@ -120,6 +120,8 @@ def _exists(place: StatePlace) -> None:
 async def _prefix(question: Question, place: StatePlace) -> str:
     if question.actor is not None:
         return state_prefix(question.namespace, question.actor, question.mount)
+    if place.kind != "sqlite":  # others keep an index for each prefix, or hold far more than one machine's actors
+        raise Refused("which actor's state? --actor NAME or --manifest FILE")
     store = await connected(place)
     inside = f"{question.namespace}/"
     try:

@@ -254,7 +254,7 @@ class Connection(BaseProtocol):
         except HttpProcessingError as error:
             self._refusal = (
                 NameTooLong("the request line is too long")
-                if isinstance(error, LineTooLong) and self._current is None
+                if isinstance(error, LineTooLong) and data.find(b"\n", 0, MAX_HEAD) < 0
                 else BadRequest(f"the request cannot be parsed: {str(error.message).splitlines()[0]}")
             )
             self._cut_bodies()

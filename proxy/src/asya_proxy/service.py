@@ -103,7 +103,7 @@ class Service:
                     directories.append(name)
             if not page.more:
                 return Listing(files, directories, None, exists)
-            after = _RESERVED + b"\xff" if reserved else last
+            after = max(last, _RESERVED + b"\xff") if reserved else last
             if len(files) + len(directories) >= limit:
                 return Listing(files, directories, after, exists)
 

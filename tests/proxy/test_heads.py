@@ -1,0 +1,62 @@
+"""The quick parse of a usual request against aiohttp's parser: what the one accepts, the other reads alike."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpRequestParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asya_proxy.heads import parse_whole
+
+NAMES = st.sampled_from(
+    ["Host", "host", "Content-Length", "If-Match", "Range", "Idempotency-Key", "X-Other", "Expect", "Bad Name", ""]
+)
+VALUES = st.one_of(st.sampled_from(["t", "3", "0", " 3", "3 ", "a\tb", "", "ü", "*"]), st.text(max_size=6))
+REQUESTS = st.builds(
+    lambda method, target, version, headers, end, body: (
+        (f"{method} {target} {version}\r\n" + "".join(f"{n}{c}{v}\r\n" for n, c, v in headers) + end).encode(
+            "utf-8", "surrogatepass"
+        )
+        + body
+    ),
+    st.sampled_from(["GET", "PUT", "get", "OPTIONS", "POST"]),
+    st.one_of(
+        st.sampled_from(["/keys/f", "/keys/%2F", "*", "/a b", "/keys/ü", "http://x/keys/f"]), st.text(max_size=8)
+    ),
+    st.sampled_from(["HTTP/1.1", "HTTP/1.0", "HTTP/2"]),
+    st.lists(st.tuples(NAMES, st.sampled_from([": ", ":", " : ", "\n: "]), VALUES), max_size=4),
+    st.sampled_from(["\r\n", "\n", "", "\r\n\r\n"]),
+    st.sampled_from([b"", b"abc", b"\r\n\r\n"]),
+)
+
+
+@given(data=REQUESTS)
+@settings(deadline=None, max_examples=500)
+def test_it_accepts_nothing_that_the_parser_reads_otherwise(data: bytes) -> None:
+    whole = parse_whole(data)
+    if whole is None:
+        return
+    method, target, headers, body = whole
+
+    async def parse() -> None:
+        loop = asyncio.get_running_loop()
+        parser = HttpRequestParser(BaseProtocol(loop), loop, 65536, auto_decompress=False)
+        ((head, payload),), upgraded, tail = parser.feed_data(data)
+        assert (head.method, head.path, dict(head.headers)) == (method, target, headers)
+        assert (upgraded, tail, head.should_close) == (False, b"", False)
+        assert payload.is_eof()
+        assert payload.read_nowait(-1) == body
+
+    asyncio.run(parse())
+
+
+def test_it_accepts_the_usual() -> None:
+    head = b"PUT /keys/f HTTP/1.1\r\nHost: asya\r\nX-Asya-Protocol: 1\r\nIf-None-Match: *\r\nContent-Length: 3\r\n\r\n"
+    whole = parse_whole(head + b"abc")
+    assert whole is not None
+    assert (whole[0], whole[1], whole[3]) == ("PUT", "/keys/f", b"abc")
+    assert parse_whole(head + b"ab") is None
+    assert parse_whole(head + b"abcd") is None

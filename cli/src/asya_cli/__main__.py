@@ -13,9 +13,7 @@ import click
 import asya_contract
 from asya_cli.backends import DEFAULT_STATE_DIR
 from asya_cli.errors import EXIT_CODES
-from asya_cli.init import write_actor
 from asya_cli.places import Question
-from asya_cli.run import run
 from asya_cli.state import show_content, show_list
 from asya_contract.names import DEFAULT_MOUNT
 
@@ -58,6 +56,8 @@ def run_command(
     directory, in the Python that runs asya (or spec.pythonExecutable, where that path exists). What the manifest
     takes from Secrets and ConfigMaps is read from variables of the same name.
     """
+    from asya_cli.run import run  # here, because `asya state` does without what it imports
+
     run(manifest, actor, backend, state_dir, replicas, port)
 
 
@@ -66,6 +66,8 @@ def run_command(
 @click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="Where to write. [default: ./NAME]")
 def init_command(name: str, directory: Path | None) -> None:
     """Write manifest, handler and Dockerfile of an actor NAME of your own. Files that are there are never replaced."""
+    from asya_cli.init import write_actor
+
     paths = write_actor(name, directory if directory is not None else Path(name))
     for path in paths:
         click.echo(f"wrote {path}")

@@ -13,10 +13,7 @@ from pathlib import Path
 
 from asya_cli.backends import Backend, parse_backend
 from asya_cli.errors import Absent, NotAnswering, Refused
-from asya_cli.manifest import read_actor
-from asya_cli.plan import mounts_of, proxy_variables
 from asya_contract.names import DEFAULT_MOUNT_PATH, state_prefix
-from asya_operator.state import DEFAULT_BUCKET
 from asya_proxy.errors import BadRequest, KeyNotFound, StoreError
 from asya_proxy.stores.base import Store, StoreConfig
 from asya_proxy.stores.registry import make_store
@@ -60,7 +57,7 @@ async def find_place(question: Question, environ: Mapping[str, str]) -> StatePla
     elif backend is None:
         raise Refused("--backend manifest needs --manifest FILE")
     else:
-        config = StoreConfig(backend.bucket or DEFAULT_BUCKET, "", dict(environ) | dict(backend.variables))
+        config = StoreConfig(backend.bucket or _default_bucket(), "", dict(environ) | dict(backend.variables))
         place = StatePlace(backend.kind, config, DEFAULT_MOUNT_PATH)
     if place.kind == "memory":
         raise Refused("--backend memory: that state lies in the memory of its own proxy")
@@ -97,6 +94,10 @@ def as_cli_error(place: StatePlace, error: StoreError | TimeoutError) -> Refused
 
 
 def _of_manifest(question: Question, manifest: Path, backend: Backend | None, environ: Mapping[str, str]) -> StatePlace:
+    # Reading manifests takes longer to import than all else together: only where one is read.
+    from asya_cli.manifest import read_actor
+    from asya_cli.plan import mounts_of, proxy_variables
+
     actor = read_actor(manifest, question.actor)
     if actor.spec.state_proxy is None:
         raise Refused(f"{manifest}: {actor.name} has no stateProxy, so it has no state")
@@ -106,6 +107,12 @@ def _of_manifest(question: Question, manifest: Path, backend: Backend | None, en
             env, sdk = proxy_variables(actor, name, mount, backend, "")
             return StatePlace(env.backend, StoreConfig(env.bucket, env.prefix, dict(environ) | sdk), path)
     raise Refused(f"--mount {question.mount!r}: {actor.name} has {', '.join(name for name, _, _ in mounts)}")
+
+
+def _default_bucket() -> str:
+    from asya_operator.state import DEFAULT_BUCKET
+
+    return DEFAULT_BUCKET
 
 
 def _exists(place: StatePlace) -> None:

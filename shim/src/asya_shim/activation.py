@@ -5,8 +5,9 @@ instead must not run.
 """
 
 import binascii
+import os
 import sys
-from typing import Mapping
+from typing import Mapping, NoReturn
 
 from asya_contract.env import EnvError, ShimEnv, parse_mounts
 from asya_shim import endings, forks, nodes, paths, table
@@ -27,8 +28,14 @@ def activate(environ: Mapping[str, str]) -> bool:
         # `site` would print this and go on without us.
         import traceback
 
-        traceback.print_exc()
-        raise SystemExit(BAD_ENVIRONMENT) from None
+        _refuse(traceback.format_exc())
+
+
+def _refuse(text: str) -> NoReturn:
+    """End the process. Not by SystemExit: while `site` runs, Python makes status 1 of that."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
+    os._exit(BAD_ENVIRONMENT)
 
 
 def _activate(environ: Mapping[str, str]) -> bool:
@@ -36,8 +43,7 @@ def _activate(environ: Mapping[str, str]) -> bool:
         env = ShimEnv.from_env(environ)
         mounts = parse_mounts(env.mounts)
     except EnvError as error:
-        print(f"asya: {error}", file=sys.stderr)
-        raise SystemExit(BAD_ENVIRONMENT) from None
+        _refuse(f"asya: {error}\n")
     if not mounts:
         return False
     nodes.max_file_size = env.max_file_size

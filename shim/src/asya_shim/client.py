@@ -311,8 +311,8 @@ class Client:
                 continue
             return response
 
-    def open_stream(self) -> Connection:
-        """A live connection of the caller's own, for a body that cannot be sent twice. Raises Unanswered."""
+    def take(self) -> Optional[Connection]:
+        """A connection of the caller's own that has answered before and is alive, None where there is none idle."""
         while self._idle:
             try:
                 connection = self._idle.pop()
@@ -321,6 +321,10 @@ class Client:
             if not connection.is_stale():
                 return connection
             connection.close()
+        return None
+
+    def open(self) -> Connection:
+        """A new connection of the caller's own. Raises Unanswered."""
         return self._connect(_Call(self, False))
 
     def receive(self, connection: Connection, bodyless: bool = False) -> Response:

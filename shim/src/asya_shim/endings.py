@@ -96,9 +96,13 @@ def lose(scope: Scope, error: BaseException) -> None:
 
 
 def _log(text: str, *args: object) -> None:
-    import logging
+    try:
+        import logging
 
-    logging.getLogger("asya.shim").error(text, *args)
+        logging.getLogger("asya.shim").error(text, *args)
+    except ImportError:
+        # The interpreter is being torn down.
+        sys.stderr.write(f"asya: {text % args}\n")
 
 
 # Appends outside any turn
@@ -106,10 +110,13 @@ def _log(text: str, *args: object) -> None:
 _waiting: "Set[weakref.ref[Node]]" = set()
 _waiting_lock = threading.Lock()
 _timer: List[threading.Timer] = []
+_exiting = False
 
 
 def append_soon(node: "Node") -> None:
     """Store the node's flushed appends within APPEND_WITHIN seconds, unless something does so before."""
+    if _exiting:
+        return  # `at_exit` stores it, and no thread starts any more
     with _waiting_lock:
         _waiting.add(weakref.ref(node))
         if not _timer:
@@ -144,6 +151,8 @@ def _every_file() -> List[RawFile]:
 
 def at_exit() -> None:
     """Store every open file of this process. A failure makes the exit status EXIT_STATUS."""
+    global _exiting
+    _exiting = True
     errors = list(_lost)
     for write_out in before_commit:
         _attempt(write_out, errors)

@@ -63,7 +63,7 @@ def from_wire(
 ) -> OSError:
     """The exception for a wire error; the caller raises it.
 
-    `strerror` is the proxy's `message` with actor and backend behind it. A code that is not in the
+    `strerror` is the proxy's `message`, with actor and backend behind it where it does not name them. A code that is not in the
     table (a newer proxy's) becomes StateUnavailableError and is named, since nothing is known of it.
     """
     row = WIRE_ERRORS.get(code)
@@ -72,7 +72,8 @@ def from_wire(
     text = message or (row.meaning if row is not None else os.strerror(number))
     if row is None:
         text = f"unknown error code {code!r}: {text}"
-    where = ", ".join(f"{name} {value}" for name, value in (("actor", actor), ("backend", backend)) if value)
+    facts = (("actor", actor), ("backend", backend))
+    where = ", ".join(f"{name} {value}" for name, value in facts if value and value not in text)
     if where:
         text = f"{text} ({where})"
     if filename is None:

@@ -10,8 +10,9 @@ import io
 import os
 import warnings
 import weakref
+from itertools import permutations
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Dict, Optional, Tuple, Type
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, Optional, Tuple, Type, TypeVar
 
 from asya_shim import changes, lookups, original, scopes
 from asya_shim.content import MemFd
@@ -22,6 +23,9 @@ from asya_shim.scopes import Scope
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
+
+
+_T = TypeVar("_T")
 
 
 class RawFile(io.RawIOBase):
@@ -55,6 +59,7 @@ class RawFile(io.RawIOBase):
         self._fd = -1
         self._abandoned = False
         self._warned = False
+        self._shy = False
         self._created = node.version if creates else None
         self._outer: weakref.ref[Any] = weakref.ref(self)
         self.shared_descriptors = 0
@@ -207,6 +212,8 @@ class RawFile(io.RawIOBase):
     def fileno(self) -> int:
         """A real descriptor, made when it is first asked for."""
         self._check()
+        if self._shy:
+            raise io.UnsupportedOperation("fileno")
         if self._fd < 0:
             from asya_shim.descriptors import expose
 
@@ -217,6 +224,14 @@ class RawFile(io.RawIOBase):
     def descriptor(self) -> int:
         """The descriptor if one was asked for, else -1."""
         return self._fd
+
+    def without_descriptor(self, make: Callable[[], _T]) -> _T:
+        """`make()`, with `fileno` refused: up to Python 3.10 a text layer asks, to see whether it is a terminal."""
+        self._shy = True
+        try:
+            return make()
+        finally:
+            self._shy = False
 
     def open_descriptor(self) -> int:
         """A new descriptor of this file's content, with an offset of its own at 0."""
@@ -280,7 +295,7 @@ class RawFile(io.RawIOBase):
             return
         node = self.node
         try:
-            if self._writes and not self._abandoned:
+            if self._writes and not self._abandoned and not node.disowned:
                 if self.scope.cancelled:
                     raise OSError(errno.ECANCELED, "the turn that opened this file was cancelled", node.place.shown)
                 content = node.content
@@ -420,17 +435,21 @@ def _leave(outer: Any, error: Optional[BaseException]) -> None:
 
 
 _NEWLINES = (None, "", "\n", "\r", "\r\n")
-_MODES = {
-    "".join(sorted(letters + plus)): (letters, bool(plus)) for letters in ("r", "w", "x", "a") for plus in ("", "+")
+_PARSED = {
+    "".join(order): (letter, bool(plus), kind == "b")
+    for letter in "rwxa"
+    for plus in ("", "+")
+    for kind in ("", "b", "t")
+    for order in permutations(letter + plus + kind)
 }
 
 
 def parse_mode(mode: Any) -> Optional[Tuple[str, bool, bool]]:
     """`(r|w|x|a, +, b)`, or None where `open` would refuse it."""
-    if not isinstance(mode, str) or len(set(mode)) != len(mode) or ("b" in mode and "t" in mode):
+    try:
+        return _PARSED.get(mode)
+    except TypeError:
         return None
-    found = _MODES.get("".join(sorted(mode.replace("b", "").replace("t", ""))))
-    return None if found is None else (*found, "b" in mode)
 
 
 def open_state(
@@ -444,13 +463,18 @@ def open_state(
 ) -> Any:
     """What `open(path, ...)` does, for a path below a mount. `place.shown` is what it was given."""
     parsed = parse_mode(mode)
-    wrong = parsed is None or not closefd or not isinstance(buffering, int) or newline not in _NEWLINES
-    if wrong or (parsed is not None and parsed[2] and (encoding or errors or newline) is not None) or buffering == 0:
+    textual = encoding is not None or errors is not None or newline is not None
+    if (
+        parsed is None
+        or (textual and (parsed[2] or newline not in _NEWLINES))
+        or not closefd
+        or type(buffering) is not int
+        or buffering == 0
+    ):
         # Raises exactly what it should, for every wrong combination; succeeds for unbuffered binary.
         original.open_file(os.devnull, mode, buffering, encoding, errors, newline, closefd).close()
         if parsed is None:
             parsed = ("r", False, "b" in mode)  # "U" before Python 3.11
-    assert parsed is not None
     raw = open_raw(place, parsed[0], parsed[1])
     return dress(raw, parsed, mode, buffering, encoding, errors, newline)
 
@@ -486,7 +510,9 @@ def dress(
         if binary:
             raw.set_outer(buffer)
             return buffer
-        text = TextIOWrapper(buffer, encoding, errors, newline, line_buffering=buffering == 1)
+        text = raw.without_descriptor(
+            lambda: TextIOWrapper(buffer, encoding, errors, newline, line_buffering=buffering == 1)
+        )
     except BaseException:
         raw.abandon()
         raw.close()

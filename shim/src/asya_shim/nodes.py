@@ -14,7 +14,7 @@ from asya_shim import changes, lookups, original
 from asya_shim.content import Content, MemFd, Ranges, piece
 from asya_shim.errors import StateConflictError, StateUnavailableError, wire_code
 from asya_shim.paths import Place
-from asya_shim.scopes import Scope, writer
+from asya_shim.scopes import Scope, current_turn, writer
 
 if TYPE_CHECKING:
     from asya_shim.files import RawFile
@@ -214,6 +214,8 @@ class Node:
 
     def _touch(self) -> None:
         self.mtime_ns = time.time_ns()
+        if current_turn.get() is self.scope:
+            return
         turn = writer()
         if turn is not None and turn is not self.scope:
             turn.touched.add(self)

@@ -376,6 +376,19 @@ class Remote:
             text += "; look at the log of container asya-state-proxy and at its /readyz"
         raise self.failure("unknown_outcome" if lost else "unavailable", text, key, target) from None
 
+    def _stream(self, key: bytes) -> Connection:
+        """A connection for a body that cannot be sent twice, to a proxy that is known to be ready."""
+        connection = self._client.take()
+        if connection is not None:
+            return connection
+        response = self._call(key, b"HEAD /keys/" + _READ_TAIL, bodyless=True)
+        if response.status >= 400:
+            raise self._error(response, key, by_status=_BY_STATUS.get(response.status, ""))[1]
+        try:
+            return self._client.take() or self._client.open()
+        except Unanswered as error:
+            self._unavailable(error, key)
+
     def failure(self, code: str, message: str, key: bytes, target: Optional[bytes] = None) -> OSError:
         """The exception for a wire error code, about `key` (and `target`, of a rename)."""
         return from_wire(
@@ -435,11 +448,7 @@ class Upload:
         self._remote = remote
         self._key = key
         self._owner = os.getpid()
-        client = remote._client
-        try:
-            self._connection: Optional[Connection] = client.open_stream()
-        except (Unanswered, WrongPeer) as error:
-            remote._unavailable(error, key)
+        self._connection: Optional[Connection] = remote._stream(key)
         self._transmit(head)
 
     def send(self, data: Buffer) -> None:

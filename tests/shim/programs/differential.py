@@ -880,6 +880,7 @@ def compressors(d):
             f.write("één")
         with module.open(path, "rt", encoding="utf-8") as f:
             out.append(f.read())
+    os.remove(j(d, "gz"))  # holds the time
     return out
 
 

@@ -63,8 +63,9 @@ def from_wire(
 ) -> OSError:
     """The exception for a wire error; the caller raises it.
 
-    `strerror` is the proxy's `message`, with actor and backend behind it where it does not name them. A code that is not in the
-    table (a newer proxy's) becomes StateUnavailableError and is named, since nothing is known of it.
+    `strerror` is the proxy's `message`, with actor and backend behind it where it does not name them.
+    A code that is not in the table (a newer proxy's) becomes StateUnavailableError and is named, since
+    nothing is known of it.
     """
     row = WIRE_ERRORS.get(code)
     number = errno.EIO if row is None else row.errno

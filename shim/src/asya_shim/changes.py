@@ -6,7 +6,7 @@ changed, except by appends.
 """
 
 import errno
-from typing import Any, Callable, NoReturn, Optional, Tuple
+from typing import Any, Callable, NoReturn, Optional, Tuple, Union
 
 from asya_shim import scopes
 from asya_shim.errors import StateConflictError, StateUnavailableError, wire_code
@@ -58,11 +58,22 @@ def condition(scope: Scope, place: Place) -> Condition:
     return token.version, token.version is None
 
 
-def _change(scope: Scope, place: Place, when: Condition, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def attempt(scope: Scope, place: Place, when: Condition, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """A step of a change on condition `when`: what it raises names the path, and the ledger learns of it."""
     try:
-        result = call(*args, **kwargs)
+        return call(*args, **kwargs)
     except OSError as error:
         _failed(scope, place, when, error)
+
+
+def note_written(scope: Scope, place: Place, version: str) -> None:
+    """A change of ours has made the file `version`."""
+    _note_stored(scope)
+    scope.ledger.wrote(place.id, version)
+
+
+def _change(scope: Scope, place: Place, when: Condition, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    result = attempt(scope, place, when, call, *args, **kwargs)
     _note_stored(scope)
     return result
 
@@ -89,7 +100,7 @@ def _failed(scope: Scope, place: Place, when: Condition, error: OSError) -> NoRe
     raise named(error, place) from None
 
 
-def write(scope: Scope, place: Place, data: bytes, when: Condition) -> str:
+def write(scope: Scope, place: Place, data: Union[bytes, bytearray], when: Condition) -> str:
     """Replace the content; the new version."""
     version: str = _change(
         scope, place, when, place.remote.write, place.key, data, if_version=when[0], if_absent=when[1]

@@ -172,7 +172,7 @@ class RawFile(io.RawIOBase):
 
                 append_soon(node)
         else:
-            node.write(self._position, view)
+            node.write(self._position, view, not self._reads)
             self._position += len(view)
         return len(view)
 

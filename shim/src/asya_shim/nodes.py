@@ -15,6 +15,7 @@ from asya_shim.content import Content, MemFd, Ranges, piece
 from asya_shim.errors import StateConflictError, StateUnavailableError, wire_code
 from asya_shim.paths import Place
 from asya_shim.scopes import Scope, current_turn, writer
+from asya_shim.streaming import AHEAD_FROM, Ahead, Streamed
 
 if TYPE_CHECKING:
     from asya_shim.files import RawFile
@@ -32,7 +33,7 @@ class Node:
     def __init__(self, scope: Scope, place: Place, content: Optional[Content]) -> None:
         self.scope = scope
         self.place = place
-        self.content = content
+        self.content: Union[Content, Streamed, None] = content
         self.version: Optional[str] = None
         self.mtime_ns = time.time_ns()
         self.stored_size = 0
@@ -48,6 +49,8 @@ class Node:
         self.writers: Set[int] = set()
         self.exposed = False
         self._digest = b""
+        self._ahead: Optional[Ahead] = None
+        self._never_ahead = False
         self.lock = threading.RLock()
 
     @property
@@ -115,6 +118,8 @@ class Node:
 
     def _whole(self) -> Content:
         """The content, fetched if only its end is here."""
+        if isinstance(self.content, Streamed):
+            raise OSError(errno.EFBIG, self._too_large("cannot be read while it is written"), self.place.shown)
         if self.content is not None and not self.hollow:
             return self.content
         stored: Content = b""
@@ -140,21 +145,25 @@ class Node:
     def _mutable(self) -> Union[bytearray, MemFd]:
         content = self._whole()
         if isinstance(content, Ranges):
-            raise OSError(
-                errno.EFBIG,
-                f"a file of {len(content)} bytes cannot be changed in place: more than ASYA_STATE_MAX_FILE_SIZE",
-                self.place.shown,
-            )
+            self._check_size(len(content))
+            content = self.content = bytearray(content.read(0, len(content)))
         if isinstance(content, bytes):
             content = self.content = bytearray(content)
         elif isinstance(content, MemFd) and content.sealed:
             content = self.content = bytearray(content.read(0, len(content)))
         return content
 
-    def write(self, start: int, data: memoryview) -> int:
-        """Write all of `data` at `start`; a gap before it reads as zeros."""
+    def write(self, start: int, data: memoryview, sequential: bool = False) -> int:
+        """Write all of `data` at `start`; a gap before it reads as zeros.
+
+        `sequential`: a handle that cannot read, so what it writes may leave this process ahead.
+        """
         with self.lock:
             self.refuse_dead()
+            if self._ahead is not None or (sequential and start + len(data) > AHEAD_FROM):
+                written = self._write_ahead(start, data, sequential)
+                if written:
+                    return written
             self._check_size(start + len(data))
             content = self._mutable()
             if isinstance(content, MemFd):
@@ -166,6 +175,50 @@ class Node:
                 content[start : start + len(data)] = data
             self._changed()
             return len(data)
+
+    def _write_ahead(self, start: int, data: memoryview, sequential: bool) -> int:
+        """Write by the stream; 0 where the file has to go as one after all."""
+        content = self.content
+        if isinstance(content, Streamed):
+            if start != len(content):
+                raise OSError(errno.ESPIPE, self._too_large("can only be written on at its end"), self.place.shown)
+            assert self._ahead is not None
+            self._ahead.send(data)
+            content.size += len(data)
+            self._changed()
+            return len(data)
+        if not isinstance(content, bytearray) or start != len(content) or not sequential or len(self.writers) > 1:
+            self.go_as_one()
+            return 0
+        if self._never_ahead:
+            return 0
+        try:
+            if self._ahead is None:
+                self._ahead = Ahead(self.scope, self.place)
+            self._ahead.catch_up(content)
+            if start + len(data) <= max_file_size:
+                return 0
+            self._ahead.send(memoryview(content)[self._ahead.sent :])
+            self._ahead.send(data)
+        except StateUnavailableError:
+            # The copy is whole, so nothing is lost: it is sent again at the end, and that tells.
+            self.go_as_one()
+            if start + len(data) > max_file_size:
+                raise
+            return 0
+        self.content = Streamed(start + len(data))
+        self._changed()
+        return len(data)
+
+    def go_as_one(self) -> None:
+        """Give up a stream that runs ahead; the whole file is sent when it is stored."""
+        self._never_ahead = True
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.abort()
+
+    def _too_large(self, text: str) -> str:
+        return f"a file of more than ASYA_STATE_MAX_FILE_SIZE={max_file_size} bytes {text}"
 
     def append(self, data: memoryview) -> int:
         """Add `data` at the end; the new size."""
@@ -180,7 +233,7 @@ class Node:
             if not self.rewritten and self.tail_at is None:
                 self.tail_at = size
             self._check_size(size + len(data))
-            content = self.content if self.hollow else self._mutable()
+            content = self.content if self.hollow and isinstance(self.content, MemFd) else self._mutable()
             if isinstance(content, MemFd):
                 content.write(size, data)
             else:
@@ -193,6 +246,12 @@ class Node:
         """Cut or extend with zeros."""
         with self.lock:
             self.refuse_dead()
+            if isinstance(self.content, Streamed):
+                if size == len(self.content):
+                    return
+                raise OSError(errno.ESPIPE, self._too_large("cannot be cut while it is written"), self.place.shown)
+            if self._ahead is not None:
+                self.go_as_one()
             self._check_size(size)
             if size == 0 and not isinstance(self.content, MemFd):
                 self.content = bytearray()
@@ -231,17 +290,22 @@ class Node:
     def materialise(self, reads: bool, writes: bool) -> MemFd:
         """The content as a memfd, for a descriptor that reads or writes."""
         with self.lock:
+            if self._ahead is not None:
+                self.go_as_one()
             if self.content is None and reads:
                 self._whole()
             content = self.content
+            if isinstance(content, Streamed):
+                raise OSError(errno.EFBIG, self._too_large("has no descriptor"), self.place.shown)
+            if isinstance(content, Ranges):
+                self._check_size(len(content))
             if content is None:
                 content = MemFd(self.tail, self.stored_size)
                 self.hollow = self.stored_size > 0
                 self.tail_at = self.stored_size
                 self.tail = bytearray()
             elif isinstance(content, Ranges):
-                whole = content.read(0, len(content))
-                content = MemFd(whole)
+                content = MemFd(content.read(0, len(content)))
             elif not isinstance(content, MemFd):
                 content = MemFd(content)
             elif writes and content.sealed:
@@ -314,9 +378,16 @@ class Node:
 
     def _put(self) -> None:
         content = self.content
-        assert content is not None
-        assert not isinstance(content, Ranges)
-        data = content.read(0, len(content)) if isinstance(content, MemFd) else bytes(content)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            if isinstance(content, bytearray):
+                ahead.send(memoryview(content)[ahead.sent :])
+            self.version = ahead.finish()
+            self._stored(len(self))
+            self._never_ahead = True
+            return
+        assert isinstance(content, (bytes, bytearray, MemFd)), content
+        data = content.read(0, len(content)) if isinstance(content, MemFd) else content
         when = changes.condition(self.scope, self.place)
         self.version = changes.write(self.scope, self.place, data, when)
         self._stored(len(data))
@@ -326,6 +397,7 @@ class Node:
         if content is None:
             tail = bytes(self.tail)
         else:
+            assert not isinstance(content, Streamed)
             at = len(content) if self.tail_at is None else self.tail_at
             tail = piece(content, at, len(content))
         if not tail and not self.missing:
@@ -358,6 +430,7 @@ class Node:
     def abandon(self) -> None:
         """Drop what is not stored, if nobody else is writing."""
         with self.lock:
+            self.go_as_one()
             self.rewritten = self.missing = self.exposed = False
             self.tail = bytearray()
             self.tail_at = None

@@ -15,10 +15,12 @@ The least ACL of a proxy whose bucket is `B` and whose prefixes begin with `N/`:
         +ping +info +evalsha +eval +get +set +del +unlink +exists +rename +copy +append +getrange
         +pexpire +persist +hget +hset +hmget +hdel +zadd +zrem +zrangebylex
 
-(`+cluster|slots +cluster|shards +command +readonly` besides for a cluster, and for Sentinel on the sentinels
-`+sentinel`.) What is acknowledged survives the server's death with `appendonly yes`; a failover may lose the
-last writes whatever the proxy does. Renaming a directory, or copying or deleting a file of many gigabytes,
-holds the server for that one script.
+(besides `+cluster|slots +cluster|shards +command +readonly` for a cluster; `+sentinel` on the sentinels.)
+
+What is acknowledged survives the server's death with `appendonly yes` and `appendfsync always`. With
+`everysec` up to two seconds may be lost, and not only when the power fails: Redis holds writes to the file back
+while an fsync is at work. A failover may lose the last writes, whatever the proxy does. Renaming a directory, and
+copying or deleting a file of many gigabytes, holds the server for that one script.
 """
 
 from __future__ import annotations

@@ -45,12 +45,12 @@ class Link:
         self._url = url
         self._timeout = timeout
         self._client: Client | None = None
+        self._sentinels: Sequence[redis.Redis] = ()
         self._slots = asyncio.Semaphore(CONNECTIONS)
 
     async def open(self) -> None:
         """Raises BadRequest (URL, version), PermissionDenied, Unavailable."""
-        client = make_client(self._url, self._timeout)
-        self._client = client
+        self._client, self._sentinels = make_client(self._url, self._timeout)
         try:
             await self.call("PING")
             await self._look_around()
@@ -60,8 +60,9 @@ class Link:
 
     async def close(self) -> None:
         client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        for connection in (client, *self._sentinels):
+            if connection is not None:
+                await connection.aclose()
 
     async def call(self, *args: bytes | str | int) -> Any:
         """One command, one attempt."""
@@ -142,8 +143,8 @@ def _warn_of_eviction(info: Mapping[str, Any]) -> None:
         )
 
 
-def make_client(url: str, timeout: float) -> Client:
-    """redis-py's client for `url`. Raises BadRequest."""
+def make_client(url: str, timeout: float) -> tuple[Client, Sequence[redis.Redis]]:
+    """redis-py's client for `url`, and those of its sentinels. Raises BadRequest."""
     options: dict[str, Any] = {
         "decode_responses": False,
         "socket_timeout": timeout,
@@ -159,7 +160,7 @@ def make_client(url: str, timeout: float) -> Client:
             pool = redis.BlockingConnectionPool.from_url(
                 url, max_connections=CONNECTIONS, timeout=timeout, driver_info=None, **options
             )
-            return redis.Redis.from_pool(pool)
+            return redis.Redis.from_pool(pool), ()
         if scheme in ("redis+sentinel", "rediss+sentinel"):
             hosts, path, own = _several(url)
             master, _, db = path.partition("/")
@@ -172,14 +173,15 @@ def make_client(url: str, timeout: float) -> Client:
                 sentinel_kwargs={**options, **watched, "password": own.pop("sentinel_password", None)},
                 **{**options, **own, "db": int(db or 0)},
             )
-            return sentinel.master_for(master, max_connections=CONNECTIONS)  # type: ignore[no-any-return]
+            return sentinel.master_for(master, max_connections=CONNECTIONS), sentinel.sentinels
         if scheme in ("redis+cluster", "rediss+cluster"):
             hosts, _, own = _several(url)
-            return redis.RedisCluster(
+            cluster = redis.RedisCluster(
                 startup_nodes=[ClusterNode(host, port) for host, port in hosts],
                 max_connections=CONNECTIONS,
                 **{**options, **own},
             )
+            return cluster, ()
     except (ValueError, wrong.RedisError) as error:
         raise BadRequest(f"REDIS_URL: {error}; expected one of {SCHEMES}") from error
     raise BadRequest(f"REDIS_URL has scheme {scheme!r}; expected one of {SCHEMES}")

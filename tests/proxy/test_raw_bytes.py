@@ -137,7 +137,7 @@ async def test_expect_continue(lww: WireClient) -> None:
         b"GET /keys/f HTTP/1.1\r\nHost: t\r\nbad header\r\n\r\n",
         b"GET /keys/f HTTP/1.1\r\nHost: t\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
         b"PUT /keys/f HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
-        b"PUT /keys/f HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        put_head("f", "Content-Length: 1", "Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\n\r\n",
         b"PUT /keys/f HTTP/1.1\r\nHost: t\r\nContent-Length: -1\r\n\r\n",
         b"PUT /keys/f HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
     ],

@@ -79,10 +79,12 @@ async def probe(store: Store) -> Verdict:
     first = await store.put(key, Body(b"one"), _change(ABSENT))
     if await _accepted(store, key, b"two", ABSENT):
         broken.append(PUT_CREATES_TWICE)
+    elif not await _accepted(store, key, b"three", match(first.version)):
+        broken.append(PUT_REFUSES_CURRENT)
+    if broken:
+        # `first` is no stale version to go on with.
         await store.delete(key, _change(ANY))
         return Verdict(tuple(broken))
-    if not await _accepted(store, key, b"three", match(first.version)):
-        broken.append(PUT_REFUSES_CURRENT)
     if await _accepted(store, key, b"four", match(first.version)):
         broken.append(PUT_IGNORES_MATCH)
     deleted = False

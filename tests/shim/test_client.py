@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -560,6 +561,38 @@ def test_change_is_repeated_with_its_write_id(peer: Peer, remote: Remote) -> Non
     assert len(peer.requests) == 3
     assert len(set(peer.requests)) == 1
     assert b"Idempotency-Key: " in peer.requests[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "there", "version", "raises"),
+    [
+        ("key_not_found", False, None, None),
+        ("key_not_found", False, "v", StateUnavailableError),
+        ("conflict", False, "v", StateUnavailableError),
+        ("conflict", True, "v", StateConflictError),
+    ],
+)
+def test_delete_whose_answer_was_lost(
+    peer: Peer, remote: Remote, code: str, there: bool, version: str | None, raises: type[OSError] | None
+) -> None:
+    def script(c: Conversation) -> None:
+        c.request()
+        if len(peer.requests) > 1:
+            c.say(failure(404 if code == "key_not_found" else 412, code))
+            c.repeat(answer(200 if there else 404, b"", b'ETag: "theirs"'))
+
+    peer.start(script)
+    with pytest.raises(raises) if raises else nullcontext():
+        remote.delete(b"k", if_version=version)
+    assert peer.requests[0] == peer.requests[1]
+
+
+def test_delete_of_what_is_not_there(peer: Peer, remote: Remote) -> None:
+    peer.start(lambda c: c.repeat(failure(404, "key_not_found")))
+    with pytest.raises(FileNotFoundError):
+        remote.delete(b"k")
+    with pytest.raises(FileNotFoundError):
+        remote.remove_directory(b"k")
 
 
 def test_retryable_answers_are_asked_for_again(peer: Peer, remote: Remote) -> None:

@@ -62,13 +62,17 @@ class Broken(Exception):
 
 
 class Response:
-    """An answer: status, head and whole body. Header names are looked up in lower case."""
+    """An answer: status, head and whole body. Header names are looked up in lower case.
 
-    __slots__ = ("_head", "_lower", "body", "status")
+    `repeated`: it answers a change that an earlier attempt, whose answer was lost, may have done already.
+    """
+
+    __slots__ = ("_head", "_lower", "body", "repeated", "status")
 
     def __init__(self, status: int, head: bytes, lower: bytes, body: bytes) -> None:
         self.status = status
         self.body = body
+        self.repeated = False
         self._head = head
         self._lower = lower
 
@@ -309,6 +313,7 @@ class Client:
                 continue
             if response.status in _RETRYABLE and call.again(response, bodyless):
                 continue
+            response.repeated = call.lost
             return response
 
     def take(self) -> Optional[Connection]:

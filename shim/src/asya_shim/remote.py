@@ -5,14 +5,12 @@ exceptions of `errors`. It keeps no state of its own: tokens and turns are the c
 paths below the mount as bytes (`os.fsencode`), without a leading slash.
 """
 
-import calendar
 import functools
 import json
 import os
-from typing import Any, Dict, Iterator, List, NamedTuple, NoReturn, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, NoReturn, Optional, Tuple, Union
 from urllib.parse import quote_from_bytes
 
-from asya_contract.env import Mount, ShimEnv
 from asya_contract.wire import (
     H_ERROR,
     H_MTIME,
@@ -26,6 +24,11 @@ from asya_contract.wire import (
 )
 from asya_shim.client import JOIN, Broken, Buffer, Client, Connection, Response, Unanswered, WrongPeer
 from asya_shim.errors import from_wire
+
+if TYPE_CHECKING:
+    from asya_contract.env import Mount, ShimEnv
+    from asya_shim.environment import Environment
+    from asya_shim.environment import Mount as ShimMount
 
 PAGE = 1000
 """Names asked for in one listing request."""
@@ -94,6 +97,8 @@ def _http_date(value: bytes) -> int:
         _, day, month, year, clock, _ = value.split()
         hour, minute, second = clock.split(b":")
         when = (int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second))
+        import calendar
+
         return calendar.timegm(when) * 10**9
     except (ValueError, KeyError):
         return 0
@@ -142,7 +147,7 @@ class Remote:
     `filename`; StateUnavailableError only after `ASYA_STATE_REQUEST_TIMEOUT` without an answer.
     """
 
-    def __init__(self, mount: Mount, env: ShimEnv) -> None:
+    def __init__(self, mount: "Union[Mount, ShimMount]", env: "Union[ShimEnv, Environment]") -> None:
         self.mount = mount
         self._actor = env.actor
         self._client = Client(os.path.join(env.socket_dir, f"{mount.name}.sock"), env.request_timeout)
@@ -249,9 +254,14 @@ class Remote:
         raise self._error(response, key)[1]
 
     def delete(self, key: bytes, *, if_version: Optional[str] = None) -> None:
-        """Delete the file. Raises FileNotFoundError, StateConflictError."""
+        """Delete the file. Raises FileNotFoundError, StateConflictError.
+
+        A deleted file has no place for a write id. So where an earlier attempt's answer was lost and the
+        file is gone, that is what was asked for, or with `if_version` an unknown outcome: whether it was
+        this one that deleted it, nobody can tell.
+        """
         head = b"DELETE /keys/" + _target(key) + _TAIL + _condition(if_version, False) + _write_id() + b"\r\n"
-        self._change(key, head)
+        self._remove(key, head, conditional=if_version is not None)
 
     def make_directory(self, key: bytes) -> None:
         """Make an empty directory. Raises FileExistsError."""
@@ -259,7 +269,7 @@ class Remote:
 
     def remove_directory(self, key: bytes) -> None:
         """Remove an empty directory. Raises FileNotFoundError, NotADirectoryError, OSError(ENOTEMPTY)."""
-        self._change(key, b"DELETE /keys/" + _target(key) + b"/" + _TAIL + _write_id() + b"\r\n")
+        self._remove(key, b"DELETE /keys/" + _target(key) + b"/" + _TAIL + _write_id() + b"\r\n")
 
     def rename(
         self,
@@ -353,6 +363,19 @@ class Remote:
         if response.status // 100 == 2:
             return _version(response)
         raise self._error(response, key)[1]
+
+    def _remove(self, key: bytes, head: bytes, conditional: bool = False) -> None:
+        response = self._call(key, head, change=True)
+        if response.status // 100 == 2:
+            return
+        code, error = self._error(response, key)
+        if response.repeated and (code == "key_not_found" or (code == "conflict" and self.stat(key) is None)):
+            if not conditional:
+                return
+            error = self.failure(
+                "unknown_outcome", "the file is gone, perhaps by this call, whose answer was lost", key
+            )
+        raise error
 
     def _call(
         self,

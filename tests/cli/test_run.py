@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -148,11 +149,13 @@ def test_killing_asya_run_leaves_no_orphans(tmp_path, state):
     with Running(actor(tmp_path), *state) as run:
         run.ready()
         pids = run.pids()
+        directory = Path(run.wait_for(r'sockets=\["(/[^"]+)/1/state\.sock').group(1))
         run.process.kill()
         run.process.wait(60)
         # They were told by the kernel, and drain.
         for pid in pids:
             wait_until(lambda pid=pid: ended(pid))
+        shutil.rmtree(directory)  # nobody was left to do it
 
 
 def test_a_handler_that_cannot_be_imported_is_shown(tmp_path, state):

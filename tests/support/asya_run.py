@@ -36,8 +36,12 @@ class Running:
 
     def __exit__(self, *_):
         if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(STOP)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-        self.process.wait(STOP)
+            self.process.wait(STOP)
         self._reader.join(STOP)
 
     def _read(self):

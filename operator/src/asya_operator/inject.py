@@ -212,13 +212,19 @@ def _credentials_volume(mount: str) -> str:
     return f"{CREDENTIALS_VOLUME}-{mount}"
 
 
-def _volumes(volumes: list[Pod], config: StateConfig) -> list[Pod]:
-    ours: list[Pod] = [{"name": SOCKET_VOLUME, "emptyDir": {}}]
+def credentials_volumes(config: StateConfig) -> list[Pod]:
+    """The Secret of each mount, in the order of the mounts."""
+    volumes = []
     for mount in config.mounts:
         secret: Pod = {"secretName": mount.secret_name, "defaultMode": 0o444}
         if mount.secret_optional:
             secret["optional"] = True
-        ours.append({"name": _credentials_volume(mount.name), "secret": secret})
+        volumes.append({"name": _credentials_volume(mount.name), "secret": secret})
+    return volumes
+
+
+def _volumes(volumes: list[Pod], config: StateConfig) -> list[Pod]:
+    ours: list[Pod] = [{"name": SOCKET_VOLUME, "emptyDir": {}}, *credentials_volumes(config)]
     names = {volume["name"] for volume in ours}
     return [*(volume for volume in volumes if volume["name"] not in names), *ours]
 

@@ -51,6 +51,15 @@ class Backends(Base):
     nats: BackendDefaults = Field(default_factory=BackendDefaults)
 
 
+class CertificateSettings(Base):
+    """Where the operator keeps the webhook's certificate; without this, somebody else provides it."""
+
+    namespace: ContainerName
+    secret_name: ObjectName
+    service_name: ContainerName
+    webhook_configuration: ObjectName
+
+
 class Settings(Base):
     """`proxyImage` is what new pods get; `allowedImages` are others that a template may still name."""
 
@@ -66,6 +75,8 @@ class Settings(Base):
     backends: Backends = Field(default_factory=Backends)
     namespaces: Annotated[list[ContainerName], Field(max_length=1000)] = Field(default_factory=list)
     max_actors_rolling: Annotated[int, Field(ge=1, le=1000)] = 10
+    certificates: CertificateSettings | None = None
+    health_port: Annotated[int, Field(ge=0, le=65535)] = 8080
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def defaults(self, backend: str) -> BackendDefaults:

@@ -1,0 +1,238 @@
+"""The operator as a process: kopf watches and triggers, workers make passes, a port tells how it goes.
+
+kopf is used for its watch streams alone: its handlers here persist nothing on objects and add no
+finalizer, and what a trigger says beyond "look at this actor" is ignored.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import kopf
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from asya_contract.names import ACTOR_LABEL, GROUP, PLURAL, VERSION
+from asya_operator.kube import Kube, KubeError
+from asya_operator.reconcile import Reconciler
+from asya_operator.rotation import rotate
+from asya_operator.settings import Settings
+from asya_operator.watchdog import Watchdog
+from asya_operator.work import WorkQueue
+
+log = logging.getLogger("asya_operator.operate")
+
+WORKERS = 8
+LIST_SECONDS = 60.0
+PASS_SECONDS = 120.0
+CHILDREN = (("apps", "v1", "deployments"), ("", "v1", "services"), ("", "v1", "pods"), ("batch", "v1", "jobs"))
+
+
+class Metrics:
+    """What the operator tells Prometheus."""
+
+    def __init__(self, queue: WorkQueue) -> None:
+        self.registry = CollectorRegistry()
+        self.passes = Counter(
+            "asya_operator_passes_total",
+            "Passes over one actor by result: done, failed.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "asya_operator_pass_seconds",
+            "Time of one pass over one actor, in seconds.",
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 30, 120),
+            registry=self.registry,
+        )
+        self.actors = Gauge("asya_operator_actors", "Actors at the last list.", registry=self.registry)
+        self.certificate_expiry = Gauge(
+            "asya_operator_certificate_expiry_timestamp_seconds",
+            "When the webhook's certificate expires, as Unix time; 0 where the operator does not issue it.",
+            registry=self.registry,
+        )
+        self.watch_alive = Gauge(
+            "asya_operator_watch_alive", "1 while the watch shows what lists show.", registry=self.registry
+        )
+        self.watch_alive.set(1)
+        depth = Gauge("asya_operator_queue_length", "Actors that wait for a pass.", registry=self.registry)
+        depth.set_function(lambda: len(queue))
+
+
+@dataclass
+class Operator:
+    """Everything of one process, wired once."""
+
+    kube: Kube
+    settings: Settings
+    queue: WorkQueue = field(default_factory=WorkQueue)
+    watchdog: Watchdog = field(default_factory=Watchdog)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    alive: bool = True
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.queue)
+        self.reconciler = Reconciler(self.kube, self.settings, wake=self.queue.add)
+        self.namespaces: list[str | None] = list(self.settings.namespaces) or [None]
+
+    def registry(self) -> kopf.OperatorRegistry:
+        """Kopf's handlers: triggers, nothing else."""
+        registry = kopf.OperatorRegistry()
+
+        @kopf.on.login(registry=registry)
+        def login(**kwargs: Any) -> Any:
+            return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+        @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+        async def actor(event: Mapping[str, Any], **_: Any) -> None:
+            metadata = event["object"]["metadata"]
+            key = (metadata["namespace"], metadata["name"])
+            self.watchdog.seen(key, None if event["type"] == "DELETED" else metadata["resourceVersion"])
+            self.queue.add(key)
+
+        async def child(event: Mapping[str, Any], **_: Any) -> None:
+            metadata = event["object"]["metadata"]
+            self.queue.add((metadata["namespace"], metadata["labels"][ACTOR_LABEL]))
+
+        for group, version, plural in CHILDREN:
+            kopf.on.event(group, version, plural, labels={ACTOR_LABEL: kopf.PRESENT}, registry=registry)(child)
+        return registry
+
+    async def work(self) -> None:
+        """One worker: passes, for ever."""
+        while True:
+            key = await self.queue.take()
+            started = time.perf_counter()
+            where = {"namespace": key[0], "actor": key[1]}
+            try:
+                async with asyncio.timeout(PASS_SECONDS):
+                    again = await self.reconciler.reconcile(*key)
+            except (KubeError, TimeoutError) as error:
+                delay = self.queue.failed(key)
+                self.metrics.passes.labels("failed").inc()
+                log.warning("pass failed", extra={**where, "error": str(error), "again_in": delay})
+            except Exception:
+                # One actor's surprise must not end the passes of all others.
+                delay = self.queue.failed(key)
+                self.metrics.passes.labels("failed").inc()
+                log.exception("pass failed unexpectedly", extra={**where, "again_in": delay})
+            else:
+                self.queue.done(key)
+                self.metrics.passes.labels("done").inc()
+                if again is not None:
+                    self.queue.add(key, again)
+            self.metrics.seconds.observe(time.perf_counter() - started)
+
+    async def watch_the_watch(self) -> None:
+        """List now and then: work on what the watch missed, and notice one that is dead."""
+        while True:
+            await asyncio.sleep(LIST_SECONDS)
+            try:
+                await self.compare()
+            except KubeError as error:
+                log.warning("list failed", extra={"error": str(error)})
+
+    async def compare(self) -> None:
+        """One list against the watch."""
+        versions = {}
+        for namespace in self.namespaces:
+            for body in await self.kube.list("AsyncActor", namespace):
+                metadata = body["metadata"]
+                versions[(metadata["namespace"], metadata["name"])] = metadata["resourceVersion"]
+        self.metrics.actors.set(len(versions))
+        behind, dead = self.watchdog.listed(versions)
+        for key in behind:
+            self.queue.add(key)
+        if dead and self.alive:
+            log.error("the watch is dead: lists show what it does not", extra={"actors": len(behind)})
+        self.alive = not dead
+        self.metrics.watch_alive.set(0 if dead else 1)
+
+    def health_app(self) -> web.Application:
+        """`/healthz` fails when the watch is dead, `/readyz` until it has begun, `/metrics`."""
+
+        async def healthz(_: web.Request) -> web.Response:
+            return web.Response(text="ok\n") if self.alive else web.Response(status=503, text="the watch is dead\n")
+
+        async def readyz(_: web.Request) -> web.Response:
+            return web.Response(text="ok\n") if self.ready.is_set() else web.Response(status=503, text="starting\n")
+
+        async def metrics(_: web.Request) -> web.Response:
+            return web.Response(
+                body=generate_latest(self.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+            )
+
+        app = web.Application()
+        app.router.add_get("/healthz", healthz)
+        app.router.add_get("/readyz", readyz)
+        app.router.add_get("/metrics", metrics)
+        return app
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set, or a part ends that should not."""
+        runner = web.AppRunner(self.health_app(), access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, port=self.settings.health_port).start()
+        tasks = [asyncio.create_task(self.work()) for _ in range(WORKERS)]
+        tasks.append(asyncio.create_task(self.watch_the_watch()))
+        if self.settings.certificates is not None:
+            rotation = rotate(self.kube, self.settings.certificates, self.metrics.certificate_expiry)
+            tasks.append(asyncio.create_task(rotation))
+        tasks.append(
+            asyncio.create_task(
+                kopf.operator(
+                    registry=self.registry(),
+                    settings=kopf_settings(),
+                    standalone=True,
+                    clusterwide=not self.settings.namespaces,
+                    namespaces=self.settings.namespaces,
+                    stop_flag=stop,
+                    ready_flag=self.ready,
+                )
+            )
+        )
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self.queue.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await runner.cleanup()
+            await self.kube.close()
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Kopf for watching and nothing else; every request with a deadline, the children filtered by the server."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 5
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
+    settings.watching.connect_timeout = 10
+    settings.queueing.idle_timeout = 1.0
+    for group, version, plural in CHILDREN:
+        settings.watching.label_selectors[(group, version, plural) if group else (version, plural)] = ACTOR_LABEL
+    return settings
+
+
+def operate(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT; the exit status."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await Operator(await Kube.connect(), settings).run(stop)
+
+    asyncio.run(main())
+    return 0

@@ -1,0 +1,80 @@
+"""The Job that removes an actor's state (`deletionPolicy: Delete`), and what its outcome means; pure."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from asya_contract.names import GROUP, INSTALL_CONTAINER, RUNTIME_CONTAINER
+from asya_operator.api import AsyncActor
+from asya_operator.desired import Manifest, dump_env, env_list, labels, metadata, restricted
+from asya_operator.inject import credentials_volumes
+from asya_operator.settings import Settings
+from asya_operator.state import StateConfig, credentials_dir, proxy_variables, resolve
+
+FINALIZER = f"{GROUP}/purge-state"
+ATTEMPTS = 3
+ATTEMPT_SECONDS = 3600
+
+Outcome = Literal["running", "done", "failed"]
+
+
+def job_name(actor: AsyncActor) -> str:
+    """Short enough for the label that Kubernetes makes of it."""
+    return f"{actor.name[:50].rstrip('-')}-purge"
+
+
+def own_config(actor: AsyncActor, settings: Settings) -> StateConfig:
+    """The actor's state without what it only sees of others, and writable: read-only is no protection from its end."""
+    config = resolve(actor, settings, RUNTIME_CONTAINER)
+    own = [mount.model_copy(update={"read_only": False}) for mount in config.mounts if mount.actor is None]
+    return config.model_copy(update={"mounts": own})
+
+
+def job(actor: AsyncActor, settings: Settings) -> Manifest:
+    """A Job that runs `asya-state-proxy purge` with the environment the proxy had."""
+    config = own_config(actor, settings)
+    own = {**labels(actor), "app.kubernetes.io/component": "purge"}
+    container: Manifest = {
+        "name": INSTALL_CONTAINER,
+        "image": settings.proxy_image,
+        "command": ["asya-state-proxy", "purge"],
+        "env": env_list(proxy_variables(config, actor.namespace, settings.key_prefix)) + dump_env(config.env),
+        "resources": {"requests": dict(config.requests), "limits": dict(config.limits)},
+        "securityContext": restricted(settings.proxy_uid),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": volume["name"], "mountPath": credentials_dir(mount), "readOnly": True}
+            for volume, mount in zip(credentials_volumes(config), config.mounts, strict=True)
+        ],
+    }
+    if settings.proxy_image_pull_policy is not None:
+        container["imagePullPolicy"] = settings.proxy_image_pull_policy
+    pod: Manifest = {
+        "restartPolicy": "Never",
+        "containers": [container],
+        "volumes": credentials_volumes(config),
+    }
+    if actor.spec.service_account_name is not None:
+        pod["serviceAccountName"] = actor.spec.service_account_name
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {**metadata(actor), "name": job_name(actor), "labels": own},
+        "spec": {
+            "backoffLimit": ATTEMPTS - 1,
+            "activeDeadlineSeconds": ATTEMPTS * ATTEMPT_SECONDS,
+            # Its pods are not the actor's: the Service and the Deployment select by the actor's label.
+            "template": {
+                "metadata": {"labels": {k: v for k, v in own.items() if not k.startswith(GROUP)}},
+                "spec": pod,
+            },
+        },
+    }
+
+
+def outcome(found: Mapping[str, Any]) -> tuple[Outcome, str]:
+    """How far a Job is, and its own words."""
+    for row in (found.get("status") or {}).get("conditions") or []:
+        if row.get("status") == "True" and row.get("type") in ("Complete", "Failed"):
+            done: Outcome = "done" if row["type"] == "Complete" else "failed"
+            return done, str(row.get("message") or row.get("reason") or "")
+    return "running", ""

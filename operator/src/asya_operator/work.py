@@ -1,0 +1,84 @@
+"""The queue between triggers and passes: each actor at most once in it, never in two workers at a time, failures
+tried again later. Bounded by the number of actors."""
+
+import asyncio
+from collections import deque
+
+from asya_operator.rollout import Key
+
+FIRST_RETRY = 1.0
+LAST_RETRY = 300.0
+
+
+class WorkQueue:
+    """Keys to work on. A key added while it is being worked on is worked on again afterwards."""
+
+    def __init__(self) -> None:
+        self._ready: deque[Key] = deque()
+        self._queued: set[Key] = set()
+        self._busy: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._queued)
+
+    def add(self, key: Key, delay: float = 0.0) -> None:
+        """Work on `key` in `delay` seconds; an earlier appointment stays, a later one is replaced."""
+        loop = asyncio.get_running_loop()
+        timer = self._timers.get(key)
+        if delay > 0:
+            if key not in self._queued and (timer is None or timer.when() > loop.time() + delay):
+                self._cancel(key)
+                self._timers[key] = loop.call_later(delay, self._due, key)
+            return
+        self._cancel(key)
+        if key not in self._queued:
+            self._queued.add(key)
+            if key not in self._busy:
+                self._ready.append(key)
+                self._wake.set()
+
+    def _due(self, key: Key) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    def _cancel(self, key: Key) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+    async def take(self) -> Key:
+        """The next key, to be given back by `done` or `failed`."""
+        while not self._ready:
+            self._wake.clear()
+            await self._wake.wait()
+        key = self._ready.popleft()
+        self._queued.discard(key)
+        self._busy.add(key)
+        return key
+
+    def done(self, key: Key) -> None:
+        self._failures.pop(key, None)
+        self._give_back(key)
+
+    def failed(self, key: Key) -> float:
+        """Try again later, each time later. The seconds until then."""
+        count = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = min(FIRST_RETRY * 2.0 ** min(count - 1, 16), LAST_RETRY)
+        self._give_back(key)
+        self.add(key, delay)
+        return delay
+
+    def _give_back(self, key: Key) -> None:
+        self._busy.discard(key)
+        if key in self._queued:
+            self._ready.append(key)
+            self._wake.set()
+
+    def close(self) -> None:
+        """Forget all appointments."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()

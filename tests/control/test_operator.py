@@ -1,0 +1,424 @@
+"""The whole operator against a real API server: what it makes, repairs, refuses, tells and leaves alone.
+
+There is no controller here: the tests play the Deployment controller by writing status.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+
+import pytest
+
+from asya_operator.kube import Kube
+from asya_operator.operate import Operator
+from asya_operator.settings import parse_settings
+from support.actors import actor
+from support.pods import NEW_IMAGE, OLD_IMAGE
+
+numbers = itertools.count()
+SETTINGS = parse_settings(
+    json.dumps({"proxyImage": NEW_IMAGE, "allowedImages": [OLD_IMAGE], "maxActorsRolling": 1, "healthPort": 0})
+)
+MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+class Cluster:
+    """One namespace of the server, as a user and as the controllers see it."""
+
+    def __init__(self, kube, namespace):
+        self.kube, self.namespace = kube, namespace
+
+    def path(self, kind, name="", group=None):
+        group = group or {
+            "asyncactors": "/apis/asya.sh/v1alpha1",
+            "deployments": "/apis/apps/v1",
+            "jobs": "/apis/batch/v1",
+        }.get(kind, "/api/v1")
+        return f"{group}/namespaces/{self.namespace}/{kind}" + (f"/{name}" if name else "")
+
+    def create(self, kind, body):
+        answer = self.kube.request("POST", self.path(kind), json=body)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def get(self, kind, name="chat-agent"):
+        answer = self.kube.request("GET", self.path(kind, name))
+        return answer.json() if answer.status_code == 200 else None
+
+    def items(self, kind):
+        return self.kube.request("GET", self.path(kind)).json()["items"]
+
+    def patch(self, kind, name, body, sub=""):
+        answer = self.kube.request("PATCH", self.path(kind, name) + sub, json=body, headers=MERGE)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def delete(self, kind, name="chat-agent", **params):
+        assert self.kube.request("DELETE", self.path(kind, name), params=params).status_code in (200, 202)
+
+    def available(self, count=1, name="chat-agent"):
+        """As the Deployment controller reports it."""
+        deployment = self.get("deployments", name)
+        status = {
+            "observedGeneration": deployment["metadata"]["generation"],
+            "replicas": count,
+            "updatedReplicas": count,
+            "readyReplicas": count,
+            "availableReplicas": count,
+        }
+        self.patch("deployments", name, {"status": status}, "/status")
+
+    def condition(self, kind, name="chat-agent"):
+        body = self.get("asyncactors", name)
+        rows = (body or {}).get("status", {}).get("conditions", [])
+        return next((row for row in rows if row["type"] == kind), {})
+
+    def events(self):
+        return [
+            (e["type"], e["reason"], e["message"])
+            for e in self.items("events")
+            if e["source"]["component"] == "asya-operator"
+        ]
+
+
+async def eventually(holds, deadline=20.0):
+    """Poll until `holds()` is true, and give what it gave."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + deadline
+    while True:
+        found = await asyncio.to_thread(holds)
+        if found:
+            return found
+        assert loop.time() < until, "it did not come true in time"
+        await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def cluster(kube):
+    name = f"operator-{next(numbers)}"
+    assert kube.request("POST", "/api/v1/namespaces", json={"metadata": {"name": name}}).status_code == 201
+    return Cluster(kube, name)
+
+
+@contextlib.asynccontextmanager
+async def running(cluster, settings=SETTINGS):
+    """The operator, watching the test's namespace alone."""
+    settings = settings.model_copy(update={"namespaces": [cluster.namespace]})
+    operator = Operator(await Kube.connect(str(cluster.kube.kubeconfig)), settings)
+    stop = asyncio.Event()
+    task = asyncio.create_task(operator.run(stop))
+    try:
+        async with asyncio.timeout(20):
+            await operator.ready.wait()
+        yield operator
+    finally:
+        stop.set()
+        async with asyncio.timeout(20):
+            await task
+
+
+@pytest.fixture(autouse=True)
+def _kubeconfig(kube, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig))
+
+
+async def test_an_actor_becomes_a_deployment_and_a_service(cluster):
+    async with running(cluster):
+        made = cluster.create("asyncactors", actor(spec__replicas=2))
+        deployment = await eventually(lambda: cluster.get("deployments"))
+        service = await eventually(lambda: cluster.get("services"))
+        for child in (deployment, service):
+            (owner,) = child["metadata"]["ownerReferences"]
+            assert (owner["uid"], owner["controller"]) == (made["metadata"]["uid"], True)
+        assert deployment["spec"]["replicas"] == 2
+        assert service["spec"]["ports"][0]["port"] == 8080
+        # The right managers own the right fields; nobody owns the replicas but theirs.
+        await eventually(lambda: "asya-operator-replicas" in managers(cluster))
+        await eventually(lambda: "f:replicas" not in managers(cluster)["asya-operator"]["f:spec"])
+        assert managers(cluster)["asya-operator-replicas"]["f:spec"] == {"f:replicas": {}}
+        await eventually(lambda: cluster.condition("Ready").get("reason") == "Unavailable")
+        cluster.available(2)
+        await eventually(lambda: cluster.condition("Ready").get("status") == "True")
+        assert cluster.condition("Progressing")["status"] == "False"
+        body = cluster.get("asyncactors")
+        assert body["status"]["observedGeneration"] == body["metadata"]["generation"]
+        assert body["status"]["selector"] == "asya.sh/actor=chat-agent"
+        # No trace of kopf, and no finalizer where none is needed.
+        assert "finalizers" not in body["metadata"]
+        assert not any("kopf" in key for key in body["metadata"].get("annotations", {}))
+
+
+def managers(cluster):
+    fields = cluster.get("deployments")["metadata"]["managedFields"]
+    return {entry["manager"]: entry["fieldsV1"] for entry in fields if "subresource" not in entry}
+
+
+async def test_nothing_is_written_when_nothing_changes(cluster):
+    async with running(cluster) as operator:
+        cluster.create("asyncactors", actor())
+        await eventually(lambda: cluster.get("deployments"))
+        cluster.available()
+        await eventually(lambda: cluster.condition("Ready").get("status") == "True")
+        await eventually(lambda: not len(operator.queue))
+        before = [
+            cluster.get(kind)["metadata"]["resourceVersion"] for kind in ("asyncactors", "deployments", "services")
+        ]
+        told = cluster.events()
+        for _ in range(3):
+            assert await operator.reconciler.reconcile(cluster.namespace, "chat-agent") is None
+        after = [
+            cluster.get(kind)["metadata"]["resourceVersion"] for kind in ("asyncactors", "deployments", "services")
+        ]
+        assert after == before
+        assert cluster.events() == told
+
+
+async def test_drift_is_repaired(cluster):
+    async with running(cluster):
+        cluster.create("asyncactors", actor())
+        await eventually(lambda: cluster.get("deployments"))
+        await eventually(lambda: cluster.get("services"))
+        container = {"name": "asya-runtime", "image": "my-chat-agent:latest", "command": ["sh"]}
+        cluster.patch("deployments", "chat-agent", {"spec": {"template": {"spec": {"containers": [container]}}}})
+        await eventually(
+            lambda: cluster.get("deployments")["spec"]["template"]["spec"]["containers"][0]["command"][0] == "python3"
+        )
+        uid = cluster.get("services")["metadata"]["uid"]
+        cluster.delete("services")
+        await eventually(lambda: (cluster.get("services") or {"metadata": {"uid": uid}})["metadata"]["uid"] != uid)
+        cluster.patch(
+            "services", "chat-agent", {"metadata": {"labels": {"asya.sh/actor": "chat-agent", "mine": "kept"}}}
+        )
+        cluster.delete("deployments", propagationPolicy="Background")
+        await eventually(lambda: cluster.get("deployments"))
+        assert cluster.get("services")["metadata"]["labels"]["mine"] == "kept"
+
+
+async def test_a_service_can_be_switched_off(cluster):
+    async with running(cluster):
+        cluster.create("asyncactors", actor())
+        await eventually(lambda: cluster.get("services"))
+        cluster.patch("asyncactors", "chat-agent", {"spec": {"service": {"enabled": False}}})
+        await eventually(lambda: cluster.get("services") is None)
+
+
+async def test_scaling_and_somebody_elses_scaling(cluster):
+    async with running(cluster):
+        cluster.create("asyncactors", actor())
+        await eventually(lambda: cluster.get("deployments"))
+        cluster.patch("asyncactors", "chat-agent", {"spec": {"replicas": 3}}, "/scale")
+        await eventually(lambda: cluster.get("deployments")["spec"]["replicas"] == 3)
+        theirs = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "chat-agent"},
+            "spec": {"replicas": 5},
+        }
+        answer = cluster.kube.apply(theirs, cluster.path("deployments", "chat-agent"), fieldManager="their-autoscaler")
+        assert answer.status_code == 200
+        row = await eventually(lambda: cluster.condition("ScaledExternally"))
+        assert row["reason"] == "OwnedByAnother"
+        assert "their-autoscaler owns the replicas" in row["message"]
+        assert cluster.get("deployments")["spec"]["replicas"] == 5
+
+
+async def test_zero_replicas_never_start_a_pod(cluster):
+    async with running(cluster):
+        cluster.create("asyncactors", actor(spec__replicas=0))
+        deployment = await eventually(lambda: cluster.get("deployments"))
+        assert deployment["spec"]["replicas"] == 0
+        assert await eventually(lambda: cluster.condition("Ready").get("reason")) == "ScaledToZero"
+
+
+async def test_another_owners_deployment_is_refused(cluster):
+    theirs = {
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "chat-agent"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}},
+                 "template": {"metadata": {"labels": {"a": "b"}},
+                              "spec": {"containers": [{"name": "c", "image": "i"}]}}},
+    }  # fmt: skip
+    before = cluster.create("deployments", theirs)
+    async with running(cluster):
+        cluster.create("asyncactors", actor())
+        row = await eventually(
+            lambda: cluster.condition("Degraded").get("status") == "True" and cluster.condition("Degraded")
+        )
+        assert row["reason"] == "NameTaken"
+        assert "a Deployment 'chat-agent' is there and belongs to nobody" in row["message"]
+        assert cluster.get("deployments")["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+        assert ("Warning", "NameTaken") in [event[:2] for event in cluster.events()]
+
+
+async def test_a_spec_the_model_refuses_is_reported(cluster):
+    template = {
+        "spec": {"containers": [{"name": "asya-runtime", "volumeMounts": [{"name": "v", "mountPath": "/state/x"}]}]}
+    }
+    async with running(cluster):
+        cluster.create("asyncactors", actor(spec__podTemplate=template))
+        row = await eventually(lambda: cluster.condition("Degraded"))
+        assert row["reason"] == "InvalidSpec"
+        assert "'/state/x' is, or lies above or below, '/state'" in row["message"]
+        assert cluster.get("deployments") is None
+
+
+async def test_what_the_api_server_refuses_is_reported(cluster):
+    template = {"spec": {"containers": [{"name": "helper"}]}}
+    async with running(cluster):
+        cluster.create("asyncactors", actor(spec__podTemplate=template))
+        row = await eventually(
+            lambda: cluster.condition("Degraded").get("status") == "True" and cluster.condition("Degraded")
+        )
+        assert row["reason"] == "ApplyFailed"
+        assert "containers[1].image: Required value" in row["message"]
+
+
+async def test_a_missing_secret_is_named_until_it_is_there(cluster):
+    async with running(cluster) as operator:
+        cluster.create("asyncactors", actor(spec__stateProxy__credentials={"secretName": "keys"}))
+        row = await eventually(
+            lambda: cluster.condition("StateReady").get("status") == "False" and cluster.condition("StateReady")
+        )
+        assert (row["reason"], row["message"]) == (
+            "SecretMissing",
+            "Secret 'keys' does not exist; create it, or correct stateProxy.credentials",
+        )
+        cluster.create("secrets", {"metadata": {"name": "keys"}, "stringData": {"AWS_ACCESS_KEY_ID": "hunter2"}})
+        await operator.reconciler.reconcile(cluster.namespace, "chat-agent")
+        assert cluster.condition("StateReady")["reason"] == "NoPods"
+        assert "hunter2" not in json.dumps(cluster.get("asyncactors")) + json.dumps(cluster.events())
+
+
+async def test_a_restart_makes_nothing_twice(cluster):
+    async with running(cluster):
+        cluster.create("asyncactors", actor())
+        await eventually(lambda: cluster.get("deployments"))
+        await eventually(lambda: cluster.condition("Ready"))
+    before = cluster.get("deployments")["metadata"]["generation"]
+    cluster.patch("asyncactors", "chat-agent", {"spec": {"port": 9000}})
+    async with running(cluster):
+        await eventually(lambda: cluster.get("services")["spec"]["ports"][0]["port"] == 9000)
+        await eventually(lambda: cluster.get("deployments")["metadata"]["generation"] == before + 1)
+    assert len(cluster.items("deployments")) == 1
+
+
+async def test_delete_keeps_the_state_unless_told_otherwise(cluster):
+    async with running(cluster):
+        cluster.create("asyncactors", actor())
+        await eventually(lambda: cluster.get("deployments"))
+        cluster.delete("asyncactors")
+        await eventually(lambda: cluster.get("asyncactors") is None)
+        assert cluster.items("jobs") == []
+
+
+async def test_delete_purges_and_lets_go(cluster):
+    async with running(cluster):
+        cluster.create("asyncactors", actor(spec__deletionPolicy="Delete"))
+        await eventually(lambda: "asya.sh/purge-state" in cluster.get("asyncactors")["metadata"].get("finalizers", []))
+        await eventually(lambda: cluster.get("deployments"))
+        pod = {
+            "metadata": {"name": "p", "labels": {"asya.sh/actor": "chat-agent"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]},
+        }
+        cluster.create("pods", pod)
+        cluster.delete("asyncactors")
+        await eventually(lambda: cluster.get("deployments") is None)
+        # Not before the last pod is gone.
+        assert cluster.items("jobs") == []
+        cluster.delete("pods", "p", gracePeriodSeconds="0")
+        job = await eventually(lambda: cluster.get("jobs", "chat-agent-purge"))
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        assert container["command"] == ["asya-state-proxy", "purge"]
+        assert {"name": "STATE_PREFIX", "value": f"{cluster.namespace}/chat-agent/"} in container["env"]
+        now = job["metadata"]["creationTimestamp"]
+        done = {
+            "startTime": now,
+            "completionTime": now,
+            "succeeded": 1,
+            "conditions": [
+                {"type": kind, "status": "True", "lastTransitionTime": now}
+                for kind in ("SuccessCriteriaMet", "Complete")
+            ],
+        }
+        cluster.patch("jobs", "chat-agent-purge", {"status": done}, "/status")
+        await eventually(lambda: cluster.get("asyncactors") is None)
+        assert ("Normal", "StatePurged") in [event[:2] for event in cluster.events()]
+
+
+async def test_a_failed_purge_lets_go_and_says_so(cluster):
+    async with running(cluster):
+        cluster.create("asyncactors", actor(spec__deletionPolicy="Delete"))
+        await eventually(lambda: "finalizers" in cluster.get("asyncactors")["metadata"])
+        cluster.delete("asyncactors")
+        job = await eventually(lambda: cluster.get("jobs", "chat-agent-purge"))
+        now = job["metadata"]["creationTimestamp"]
+        failed = {
+            "startTime": now,
+            "failed": 3,
+            "conditions": [
+                {
+                    "type": kind,
+                    "status": "True",
+                    "lastTransitionTime": now,
+                    "reason": "BackoffLimitExceeded",
+                    "message": "no",
+                }
+                for kind in ("FailureTarget", "Failed")
+            ],
+        }
+        cluster.patch("jobs", "chat-agent-purge", {"status": failed}, "/status")
+        await eventually(lambda: cluster.get("asyncactors") is None)
+        assert (
+            "Warning",
+            "StateNotPurged",
+            "3 attempts to purge the state failed (no); the rest of it is kept",
+        ) in cluster.events()
+
+
+async def test_the_finalizer_goes_with_the_policy(cluster):
+    async with running(cluster):
+        cluster.create("asyncactors", actor(spec__deletionPolicy="Delete"))
+        await eventually(lambda: "finalizers" in cluster.get("asyncactors")["metadata"])
+        cluster.patch("asyncactors", "chat-agent", {"spec": {"deletionPolicy": "Retain"}})
+        await eventually(lambda: "finalizers" not in cluster.get("asyncactors")["metadata"])
+
+
+async def test_a_new_proxy_image_rolls_one_actor_at_a_time(cluster):
+    def image(name):
+        deployment = cluster.get("deployments", name)
+        return deployment and deployment["spec"]["template"]["spec"]["initContainers"][0]["image"]
+
+    old = SETTINGS.model_copy(update={"proxy_image": OLD_IMAGE, "allowed_images": []})
+    names = ["one", "two", "three"]
+    async with running(cluster, old):
+        for name in names:
+            cluster.create("asyncactors", actor(metadata__name=name))
+        for name in names:
+            await eventually(lambda name=name: image(name) == OLD_IMAGE)
+            cluster.available(name=name)
+    async with running(cluster) as operator:
+        for rolled in (1, 2, 3):
+            await eventually(lambda rolled=rolled: [image(n) for n in names].count(NEW_IMAGE) == rolled)
+            for name in names:
+                await operator.reconciler.reconcile(cluster.namespace, name)
+            assert [image(n) for n in names].count(NEW_IMAGE) == rolled
+            for name in names:
+                cluster.available(name=name)
+            for name in names:
+                operator.queue.add((cluster.namespace, name))
+
+
+async def test_health_and_metrics(cluster):
+    async with running(cluster) as operator:
+        cluster.create("asyncactors", actor())
+        await eventually(lambda: cluster.condition("Ready"))
+        await operator.compare()
+        text = operator.metrics.registry.get_sample_value("asya_operator_actors")
+        assert text == 1
+        assert operator.alive
+        # A watch that went deaf: two lists show what it does not.
+        operator.watchdog.seen((cluster.namespace, "chat-agent"), "stale")
+        operator.watchdog.seen = lambda *_: None
+        await operator.compare()
+        await operator.compare()
+        assert not operator.alive

@@ -5,12 +5,10 @@ from it.
 """
 
 import errno
-from dataclasses import dataclass
-from typing import Dict, Tuple
+from typing import Dict, NamedTuple, Tuple
 
 
-@dataclass(frozen=True)
-class WireError:
+class WireError(NamedTuple):
     """One row: `code` in the JSON body, HTTP `status`, `errno` and exception name in the handler."""
 
     code: str

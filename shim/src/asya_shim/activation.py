@@ -9,8 +9,8 @@ import os
 import sys
 from typing import Mapping, NoReturn
 
-from asya_contract.env import EnvError, ShimEnv, parse_mounts
 from asya_shim import endings, forks, nodes, paths, table
+from asya_shim.environment import read_environment
 from asya_shim.paths import MountPoint
 from asya_shim.remote import Remote
 
@@ -40,9 +40,8 @@ def _refuse(text: str) -> NoReturn:
 
 def _activate(environ: Mapping[str, str]) -> bool:
     try:
-        env = ShimEnv.from_env(environ)
-        mounts = parse_mounts(env.mounts)
-    except EnvError as error:
+        env, mounts = read_environment(environ)
+    except ValueError as error:
         _refuse(f"asya: {error}\n")
     if not mounts:
         return False

@@ -208,11 +208,12 @@ class Connection(BaseProtocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
-        self._listener.lost(self)
         self._cut_bodies()
         self._ended = True
         self._queue.clear()
         self._wake()
+        if self._task is None:
+            self._listener.lost(self)
 
     def eof_received(self) -> bool:
         self._ended = True
@@ -301,8 +302,7 @@ class Connection(BaseProtocol):
     def abort(self) -> None:
         if self._task is not None:
             self._task.cancel()
-        if self.transport is not None:
-            self.transport.abort()
+        self._abort_transport()
 
     async def _serve(self) -> None:
         listener = self._listener
@@ -336,13 +336,23 @@ class Connection(BaseProtocol):
             if self._refusal is not None:
                 self._write(listener.refuse(self._refusal), "GET", False)
         except (ConnectionError, TimeoutError):
-            if self.transport is not None:
-                self.transport.abort()
+            # The client left, or took nothing for too long.
+            self._abort_transport()
+        except Exception:
+            log.exception("connection broke")
+            self._abort_transport()
         finally:
             self.busy = False
             self._task = None
             if self.transport is not None:
                 self.transport.close()
+            else:
+                # A change whose client left is finished all the same, and a drain waits for it.
+                self._listener.lost(self)
+
+    def _abort_transport(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
 
     def _consumed(self, request: Request) -> None:
         """Tell the parser that a request of its own has left the queue, so that it may go on."""

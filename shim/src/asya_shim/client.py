@@ -1,38 +1,28 @@
 """HTTP/1.1 over a Unix socket for one peer, the state proxy: what `http.client` does, at a tenth of its cost.
 
-A call is one `sendall` and one `recv` on a pooled connection. The room knows sockets, framing,
-deadlines and retries; it knows nothing of files, actors and error classes (`remote` does).
+A call is one `sendall` and one `recv` on a pooled connection. The room knows deadlines,
+retries and who may use which connection; it knows nothing of files, actors and error classes (`remote` does).
 
-Deadlines: `timeout` seconds without a byte of progress end a call. They are socket options
-(SO_RCVTIMEO, SO_SNDTIMEO), not Python time-outs, because those cost a `poll` per `send` and `recv`.
-The sockets are `_socket.socket`, so that code which replaces `socket.socket` does not replace ours.
+`timeout` seconds without a byte of progress end a call.
 """
 
-import _socket
 import errno
-import json
 import os
-import struct
 import time
 import weakref
 from types import TracebackType
-from typing import Any, List, Optional, Tuple, Union
+from typing import List, Optional
 
 from asya_contract.wire import H_BACKEND, H_CONSISTENCY, H_PROTOCOL, PROTOCOL
-
-Buffer = Union[bytes, bytearray, memoryview]
+from asya_shim import connection as connections
+from asya_shim.connection import NOSIGNAL, Buffer, Connection, Response
 
 MAX_IDLE = 8
 """Connections kept open between calls, per mount and process."""
-_MAX_HEAD = 64 * 1024
-_RECEIVE = 64 * 1024
 JOIN = 64 * 1024
 """Up to this size a body is copied behind its head, so that one `sendall` carries both."""
-_SEND = 256 * 1024
 _PAUSE = 0.005
 _MAX_PAUSE = 0.2
-_NOSIGNAL = getattr(_socket, "MSG_NOSIGNAL", 0)
-_WAITALL = getattr(_socket, "MSG_WAITALL", 0)
 _NO_ANSWER = "no answer in time"
 _RETRYABLE = (429, 503, 504)
 
@@ -59,201 +49,6 @@ class Broken(Exception):
     def __init__(self, reason: str, *, sent: bool) -> None:
         super().__init__(reason)
         self.sent = sent
-
-
-class Response:
-    """An answer: status, head and whole body. Header names are looked up in lower case.
-
-    `repeated`: it answers a change that an earlier attempt, whose answer was lost, may have done already.
-    """
-
-    __slots__ = ("_head", "_lower", "body", "repeated", "status")
-
-    def __init__(self, status: int, head: bytes, lower: bytes, body: bytes) -> None:
-        self.status = status
-        self.body = body
-        self.repeated = False
-        self._head = head
-        self._lower = lower
-
-    def header(self, name: bytes) -> bytes:
-        """The value of header `name` (given in lower case), b"" where it is not there."""
-        return _header(self._head, self._lower, name)
-
-    def error(self) -> Tuple[str, str, bool]:
-        """`(code, message, retryable)` of an error body; code "" where the body is not one of ours."""
-        try:
-            parsed = json.loads(self.body)
-            return str(parsed["error"]), str(parsed["message"]), bool(parsed.get("retryable"))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return "", "", False
-
-
-def _header(head: bytes, lower: bytes, name: bytes) -> bytes:
-    start = lower.find(b"\r\n" + name + b":")
-    if start < 0:
-        return b""
-    start += len(name) + 3
-    return head[start : head.find(b"\r\n", start)].strip()
-
-
-def _seconds(value: float) -> bytes:
-    whole = int(value)
-    return struct.pack("@ll", whole, int((value - whole) * 1_000_000) or (0 if whole else 1))
-
-
-class Connection:
-    """One socket to the proxy; used by one call at a time, and closed unless its last answer was read whole."""
-
-    __slots__ = ("_clock", "moved", "moved_at", "patience", "proven", "served", "sock")
-
-    def __init__(self, path: str, patience: float, clock: Any) -> None:
-        self._clock = clock
-        self.patience = patience
-        self.proven = False
-        self.served = 0
-        self.moved = 0
-        self.moved_at = 0.0
-        self.sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        try:
-            # A program's socket.setdefaulttimeout() is not meant for us.
-            self.sock.setblocking(True)
-            self.wait_at_most(patience)
-            self.sock.connect(path)
-        except BaseException:
-            self.sock.close()
-            raise
-
-    def wait_at_most(self, patience: float) -> None:
-        """From now on no single wait for a byte, in either direction, lasts longer than `patience` seconds."""
-        self.patience = patience
-        limit = _seconds(patience)
-        self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, limit)
-        self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
-
-    def close(self) -> None:
-        self.sock.close()
-
-    def is_stale(self) -> bool:
-        """Whether the peer has closed it while it lay idle (or said something unasked)."""
-        try:
-            self.sock.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return True
-
-    def send_all(self, data: Buffer) -> None:
-        """Send a body of any size; each piece taken by the peer is progress."""
-        view = memoryview(data).cast("B")
-        start = 0
-        while start < len(view):
-            start += self.sock.send(view[start : start + _SEND], _NOSIGNAL)
-            self.moved += _SEND
-            self.moved_at = self._clock()
-
-    def receive(self, bodyless: bool) -> Tuple[Response, bool]:
-        """Read one answer; `(response, whether the connection can serve another)`.
-
-        Raises ValueError where it is not HTTP, EOFError where it ends early, OSError of the socket.
-        """
-        while True:
-            data = self.sock.recv(_RECEIVE)
-            if not data:
-                raise EOFError("closed the connection instead of answering")
-            end = data.find(b"\r\n\r\n")
-            while end < 0:
-                if len(data) > _MAX_HEAD:
-                    raise ValueError("a response head without an end")
-                more = self.sock.recv(_RECEIVE)
-                if not more:
-                    raise EOFError("cut the connection within the head of the answer")
-                data += more
-                end = data.find(b"\r\n\r\n")
-            if not data.startswith(b"HTTP/1."):
-                raise ValueError(f"not an HTTP answer: {data[:40]!r}")
-            status = int(data[9:12])
-            if status >= 200:
-                break
-            if len(data) != end + 4:
-                raise ValueError("bytes after an interim answer")
-        head = data[: end + 2]
-        lower = head.lower()
-        keep = data[7:8] == b"1" and lower.find(b"\r\nconnection: close") < 0
-        start = end + 4
-        if bodyless or status == 204 or status == 304:
-            body = b""
-            rest = len(data) - start
-        else:
-            length = _header(head, lower, b"content-length")
-            if length:
-                size = int(length)
-                have = len(data) - start
-                rest = have - size
-                body = data[start:] if rest <= 0 else data[start : start + size]
-                if rest < 0:
-                    body = self._fill(body, size)
-                    rest = 0
-            elif b"chunked" in _header(head, lower, b"transfer-encoding").lower():
-                body, rest = self._chunks(data[start:])
-            else:
-                body, rest, keep = self._until_end(data[start:]), 0, False
-        if rest:
-            raise ValueError(f"{rest} bytes more than the answer announced")
-        return Response(status, head, lower, body), keep
-
-    def _more(self, size: int, flags: int = 0) -> bytes:
-        data = self.sock.recv(size, flags)
-        if not data:
-            raise EOFError("cut the connection within the body of the answer")
-        self.moved += len(data)
-        self.moved_at = self._clock()
-        return data
-
-    def _fill(self, first: bytes, size: int) -> bytes:
-        pieces = [first]
-        missing = size - len(first)
-        while missing:
-            piece = self._more(min(missing, 8 << 20), _WAITALL)
-            pieces.append(piece)
-            missing -= len(piece)
-        return b"".join(pieces)
-
-    def _chunks(self, data: bytes) -> Tuple[bytes, int]:
-        pieces: List[bytes] = []
-        while True:
-            line = data.find(b"\r\n")
-            while line < 0:
-                if len(data) > _MAX_HEAD:
-                    raise ValueError("a chunk size without an end")
-                data += self._more(_RECEIVE)
-                line = data.find(b"\r\n")
-            size = int(data[:line].split(b";", 1)[0], 16)
-            data = data[line + 2 :]
-            if size == 0:
-                break
-            if len(data) < size + 2:
-                data = self._fill(data, size + 2)
-            if data[size : size + 2] != b"\r\n":
-                raise ValueError("a chunk longer than it says")
-            pieces.append(data[:size])
-            data = data[size + 2 :]
-        # Trailers, none of which we use, end with an empty line.
-        while not (data.startswith(b"\r\n") or b"\r\n\r\n" in data):
-            if len(data) > _MAX_HEAD:
-                raise ValueError("trailers without an end")
-            data += self._more(_RECEIVE)
-        end = 2 if data.startswith(b"\r\n") else data.find(b"\r\n\r\n") + 4
-        return b"".join(pieces), len(data) - end
-
-    def _until_end(self, first: bytes) -> bytes:
-        pieces = [first]
-        while True:
-            data = self.sock.recv(_RECEIVE)
-            if not data:
-                return b"".join(pieces)
-            pieces.append(data)
 
 
 class Client:
@@ -362,9 +157,9 @@ class Client:
         connection.moved = 0
         try:
             if message is not None:
-                connection.sock.sendall(message, _NOSIGNAL)
+                connection.sock.sendall(message, NOSIGNAL)
             else:
-                connection.sock.sendall(head, _NOSIGNAL)
+                connection.sock.sendall(head, NOSIGNAL)
                 connection.send_all(body)
         except OSError as error:
             return self.refusal(connection, error, bodyless)
@@ -487,11 +282,11 @@ class _Call:
 
 
 def _from_here(traceback: Optional[TracebackType]) -> bool:
-    """Whether an exception was raised by a call of this module itself, not by a signal handler that ran in it."""
+    """Whether an exception was raised by a call of this room itself, not by a signal handler that ran in it."""
     last = None
     while traceback is not None:
         last, traceback = traceback, traceback.tb_next
-    return last is not None and last.tb_frame.f_globals is globals()
+    return last is not None and any(last.tb_frame.f_globals is room for room in (globals(), vars(connections)))
 
 
 _clients: "weakref.WeakSet[Client]" = weakref.WeakSet()

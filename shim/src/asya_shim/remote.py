@@ -8,22 +8,24 @@ paths below the mount as bytes (`os.fsencode`), without a leading slash.
 import functools
 import json
 import os
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, NoReturn, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Iterator, List, NoReturn, Optional, Tuple, Union
 from urllib.parse import quote_from_bytes
 
 from asya_contract.wire import (
     H_ERROR,
-    H_MTIME,
     H_PROTOCOL,
     H_SOURCE_IF_MATCH,
     H_WRITE_ID,
     PROTOCOL,
-    decode_key,
     encode_key,
-    unquote_etag,
 )
-from asya_shim.client import JOIN, Broken, Buffer, Client, Connection, Response, Unanswered, WrongPeer
+from asya_shim.answers import Content, Info, Listed, mtime, page_of, version_of
+from asya_shim.client import Client, Unanswered, WrongPeer
+from asya_shim.connection import Buffer, Connection, Response, flat
 from asya_shim.errors import from_wire
+from asya_shim.uploads import Upload
+
+__all__ = ["Content", "Info", "Listed", "Remote", "Upload", "new_write_id"]
 
 if TYPE_CHECKING:
     from asya_contract.env import Mount, ShimEnv
@@ -52,65 +54,12 @@ _BY_STATUS = {
     504: "timeout",
 }
 _PROTOCOL_NAME = H_PROTOCOL.lower().encode()
-_MTIME = H_MTIME.lower().encode()
 _ERROR = H_ERROR.lower().encode()
-_MONTHS = {name: n for n, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
-
-
-class Info(NamedTuple):
-    """What a lookup tells. `version` is "" for directories; `mtime_ns` is 0 where the backend keeps none."""
-
-    is_file: bool
-    size: int
-    mtime_ns: int
-    version: str
-
-
-class Content(NamedTuple):
-    """Bytes of one version; `size` is that of the whole file, whatever range was asked for."""
-
-    data: bytes
-    version: str
-    size: int
-    mtime_ns: int
-
-
-class Listed(NamedTuple):
-    """One name in a listing: `key` is the full path below the mount, without a closing slash."""
-
-    key: bytes
-    is_file: bool
-    size: int
-    mtime_ns: int
-    version: str
 
 
 @functools.lru_cache(maxsize=1024)
 def _target(key: bytes) -> bytes:
     return encode_key(key).encode("ascii")
-
-
-@functools.lru_cache(maxsize=256)
-def _http_date(value: bytes) -> int:
-    """Nanoseconds since the epoch of an IMF-fixdate (RFC 9110 section 5.6.7), 0 where it is none."""
-    try:
-        _, day, month, year, clock, _ = value.split()
-        hour, minute, second = clock.split(b":")
-        when = (int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second))
-        import calendar
-
-        return calendar.timegm(when) * 10**9
-    except (ValueError, KeyError):
-        return 0
-
-
-def _mtime(response: Response) -> int:
-    exact = response.header(_MTIME)
-    return int(exact) if exact else _http_date(response.header(b"last-modified"))
-
-
-def _version(response: Response, name: bytes = b"etag") -> str:
-    return unquote_etag(response.header(name).decode("latin-1"))
 
 
 def _quoted(version: str) -> bytes:
@@ -130,14 +79,6 @@ def _write_id(write_id: Optional[str] = None) -> bytes:
 def new_write_id() -> str:
     """A name for one change, made once by whoever wants it: 128 random bits."""
     return os.urandom(16).hex()
-
-
-def _flat(data: Buffer) -> Buffer:
-    """`data` as something whose length is its number of bytes."""
-    if isinstance(data, (bytes, bytearray)):
-        return data
-    view = memoryview(data)
-    return view.cast("B") if view.c_contiguous else view.tobytes()
 
 
 class Remote:
@@ -171,8 +112,8 @@ class Remote:
         response = self._call(key, b"HEAD /keys/" + _target(key) + _READ_TAIL, bodyless=True)
         if response.status == 200:
             if response.header(b"x-is-file") == b"false":
-                return Info(False, 0, _mtime(response), "")
-            return Info(True, int(response.header(b"content-length") or 0), _mtime(response), _version(response))
+                return Info(False, 0, mtime(response), "")
+            return Info(True, int(response.header(b"content-length") or 0), mtime(response), version_of(response))
         by_status = _BY_STATUS.get(response.status, "") if response.header(_PROTOCOL_NAME) else ""
         code, error = self._error(response, key, by_status=by_status)
         if code == "key_not_found":
@@ -196,10 +137,10 @@ class Remote:
         response = self._call(key, head + b"\r\n")
         if response.status == 200:
             data = response.body
-            return Content(data, _version(response), len(data), _mtime(response))
+            return Content(data, version_of(response), len(data), mtime(response))
         if response.status == 206:
             total = response.header(b"content-range").rpartition(b"/")[2]
-            return Content(response.body, _version(response), int(total), _mtime(response))
+            return Content(response.body, version_of(response), int(total), mtime(response))
         if response.status == 416 and start == 0:
             # RFC 9110 section 14.1.1: no range can be satisfied in an empty file.
             return self.read(key, version=version)
@@ -221,7 +162,7 @@ class Remote:
 
         Raises StateConflictError, FileExistsError (`if_absent`).
         """
-        data = _flat(data)
+        data = flat(data)
         head = (
             b"PUT /keys/"
             + _target(key)
@@ -232,7 +173,7 @@ class Remote:
         )
         response = self._call(key, head, data, change=True)
         if response.status // 100 == 2:
-            return _version(response)
+            return version_of(response)
         raise self._error(response, key)[1]
 
     def upload(self, key: bytes, *, if_version: Optional[str] = None, if_absent: bool = False) -> "Upload":
@@ -245,12 +186,12 @@ class Remote:
 
         The second is None where the file was created.
         """
-        data = _flat(data)
+        data = flat(data)
         head = b"PATCH /keys/" + _target(key) + _TAIL + _write_id() + b"Content-Length: %d\r\n\r\n" % len(data)
         response = self._call(key, head, data, change=True)
         if response.status // 100 == 2:
-            base = _version(response, b"x-base-etag")
-            return _version(response), base or None
+            base = version_of(response, b"x-base-etag")
+            return version_of(response), base or None
         raise self._error(response, key)[1]
 
     def delete(self, key: bytes, *, if_version: Optional[str] = None) -> None:
@@ -297,7 +238,7 @@ class Remote:
         )
         response = self._call(source, head, change=True, target=target)
         if response.status // 100 == 2:
-            return _version(response)
+            return version_of(response)
         raise self._error(response, source, target)[1]
 
     def list(
@@ -319,7 +260,7 @@ class Remote:
             )
             if response.status != 200:
                 raise self._error(response, prefix)[1]
-            page, following = _page(response.body)
+            page, following = page_of(response.body)
             yield from page
             if following is None:
                 return
@@ -361,7 +302,7 @@ class Remote:
     def _change(self, key: bytes, head: bytes, body: Buffer = b"") -> str:
         response = self._call(key, head, body, change=True)
         if response.status // 100 == 2:
-            return _version(response)
+            return version_of(response)
         raise self._error(response, key)[1]
 
     def _remove(self, key: bytes, head: bytes, conditional: bool = False) -> None:
@@ -445,88 +386,3 @@ class Remote:
 
 def _attr(name: str) -> bytes:
     return quote_from_bytes(os.fsencode(name), safe="-_.~").encode("ascii")
-
-
-def _page(body: bytes) -> Tuple[List[Listed], Optional[bytes]]:
-    """A listing's page, files and directories merged in byte order, and where the next one begins."""
-    page: Dict[str, Any] = json.loads(body)
-    out: List[Listed] = []
-    for entry in page["keys"]:
-        size, mtime, version = int(entry["size"]), int(entry["mtime_ns"]), str(entry["etag"])
-        out.append(Listed(decode_key(entry["key"]), True, size, mtime, version))
-    for name in page["prefixes"]:
-        out.append(Listed(decode_key(name).rstrip(b"/"), False, 0, 0, ""))
-    out.sort(key=lambda listed: listed.key if listed.is_file else listed.key + b"/")
-    following = page.get("next")
-    return out, None if following is None else decode_key(following)
-
-
-class Upload:
-    """A body on its way, of a length nobody knows yet. Used by one thread; nothing is stored before `finish`.
-
-    What was sent cannot be sent again: a connection that breaks ends it with StateUnavailableError.
-    """
-
-    def __init__(self, remote: Remote, key: bytes, head: bytes) -> None:
-        self._remote = remote
-        self._key = key
-        self._owner = os.getpid()
-        self._connection: Optional[Connection] = remote._stream(key)
-        self._transmit(head)
-
-    def send(self, data: Buffer) -> None:
-        """Send the next bytes; waits while the proxy cannot take more.
-
-        Raises what the proxy answered where it refuses the body early.
-        """
-        data = _flat(data)
-        if 0 < len(data) <= JOIN:
-            self._transmit(b"%x\r\n%b\r\n" % (len(data), bytes(data)))
-        elif len(data):
-            self._transmit(b"%x\r\n" % len(data))
-            self._transmit(data)
-            self._transmit(b"\r\n")
-
-    def finish(self) -> str:
-        """Send the end and wait until it is stored; the new version."""
-        self._transmit(b"0\r\n\r\n")
-        connection, self._connection = self._connection, None
-        assert connection is not None
-        try:
-            response = self._remote._client.receive(connection)
-        except (Broken, WrongPeer) as error:
-            lost = isinstance(error, Broken)
-            raise self._broken(error, "unknown_outcome" if lost else "unavailable") from None
-        if response.status // 100 == 2:
-            return _version(response)
-        raise self._remote._error(response, self._key)[1]
-
-    def abort(self) -> None:
-        """Drop it; the proxy stores nothing. Does nothing after `finish`."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def _transmit(self, data: Union[bytes, Buffer]) -> None:
-        connection = self._connection
-        if connection is None:
-            raise ValueError("the upload has ended")
-        if os.getpid() != self._owner:
-            self.abort()
-            raise self._remote.failure("unavailable", "an upload cannot go on in a forked process", self._key)
-        try:
-            connection.send_all(data)
-        except OSError as error:
-            self._connection = None
-            try:
-                response = self._remote._client.refusal(connection, error)
-            except (Broken, WrongPeer) as broken:
-                raise self._broken(broken, "unavailable") from None
-            raise self._remote._error(response, self._key)[1] from None
-        except BaseException:
-            self.abort()
-            raise
-
-    def _broken(self, error: Exception, code: str) -> OSError:
-        text = f"the state proxy at {self._remote._client.path} cut an upload that cannot be repeated ({error})"
-        return self._remote.failure(code, text, self._key)

@@ -1,0 +1,409 @@
+"""State files in Google Cloud Storage.
+
+A state file is an object with exactly its bytes; the version is the generation, which no two writes share; the
+history of writes and the attributes lie in the object's metadata. A change of metadata alone would not move the
+generation, so attributes are replaced by rewriting the object onto itself, inside the backend and on a condition.
+
+Rules of the conditions: cloud.google.com/storage/docs/request-preconditions. One object takes about one write a
+second (quotas page); beyond it the backend answers 429, which is `Busy` here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+import requests
+from google.cloud.storage import Blob
+from google.cloud.storage.retry import DEFAULT_RETRY
+
+from asya_proxy.errors import Conflict, KeyNotFound, RangeInvalid, TooLarge, Unavailable
+from asya_proxy.stores import history, object_keys
+from asya_proxy.stores.base import (
+    CHUNK,
+    BaseStore,
+    Body,
+    Change,
+    Entry,
+    Page,
+    Past,
+    Precondition,
+    Reading,
+    Stat,
+    StoreConfig,
+    Traits,
+    match,
+)
+from asya_proxy.stores.gcs_calls import GcsCalls, generation_of
+from asya_proxy.stores.gcs_resumable import PART, Resumable
+from asya_proxy.stores.spool import Part, parts
+from asya_proxy.stores.threads import PieceStream
+
+MAX_SIZE = 5 << 40
+"""Bytes of one object (quotas page)."""
+
+ATTRIBUTES = "asyaattrs"
+"""The metadata field of the attributes, a JSON object."""
+MTIME = "asyamtime"
+"""The metadata field of the time of the last write, in nanoseconds, where the object is younger than its content."""
+ATTRIBUTES_LIMIT = 6 << 10
+"""Bytes of attributes; GCS allows 8 KiB of metadata in all."""
+
+_PAGE = 1000
+_FIELDS = f"nextPageToken,prefixes,items(name,generation,size,timeCreated,metadata/{MTIME})"
+
+
+class GcsStore(BaseStore):
+    traits = Traits(copy=True, attributes=True, max_size=MAX_SIZE)
+
+    def __init__(self, config: StoreConfig) -> None:
+        self._timeout = config.attempt_timeout
+        self._prefix = config.prefix
+        self._calls = GcsCalls(config)
+        self._uploads = Resumable(self._calls)
+
+    async def connect(self) -> None:
+        await self._calls.connect()
+        await self.ping()
+
+    async def close(self) -> None:
+        await self._uploads.close(self._timeout)
+        self._calls.close()
+
+    async def ping(self) -> None:
+        """A listing of one name. Raises KeyNotFound without a bucket."""
+        try:
+            await self._calls.change("list", partial(self._listing, self._prefix, "", False, 1))
+        except KeyNotFound as error:
+            raise KeyNotFound(
+                f"bucket {self._calls.bucket!r} does not exist: create it, or correct `bucket` (STATE_BUCKET)"
+            ) from error
+        except Unavailable as error:
+            error.ambiguous = False
+            raise
+
+    # Reading
+
+    async def head(self, key: bytes) -> Stat | None:
+        # A GET of one byte, not a HEAD: only an answer with a body tells what is absent, object or bucket.
+        name = self._name(key)
+        try:
+            return _stat(await self._calls.read("head", partial(self._look, name, {"Range": "bytes=0-0"})))
+        except KeyNotFound:
+            return None
+        except RangeInvalid:
+            pass
+        try:  # empty, so that it has no first byte
+            return _stat(await self._calls.read("head", partial(self._look, name, {})))
+        except KeyNotFound:
+            return None
+
+    def _look(self, name: str, headers: Mapping[str, str]) -> requests.Response:
+        answer = self._calls.open(name, headers)
+        if int(answer.headers.get("Content-Length", "0")) <= 1:
+            answer.raw.read()  # so that the connection can be used again
+        answer.close()
+        return answer
+
+    async def get(
+        self, key: bytes, *, start: int = 0, end: int | None = None, version: str | None = None
+    ) -> Reading | None:
+        if end is not None and (start < 0 or end <= start):
+            return await self._get_measured(key, start, end, version)
+        headers: dict[str, str] = {}
+        if start < 0:
+            headers["Range"] = f"bytes={start}"
+        elif start or end is not None:
+            headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+        if version is not None:
+            headers["x-goog-if-generation-match"] = str(generation_of(match(version), self._calls.where("get")))
+        try:
+            fetched = await self._calls.read(
+                "get", partial(self._fetch, self._name(key), headers), discard=lambda got: got.answer.close()
+            )
+        except KeyNotFound:
+            return None
+        return self._reading(fetched)
+
+    async def _get_measured(self, key: bytes, start: int, end: int, version: str | None) -> Reading | None:
+        """Ranges that need the size first, or nothing but it."""
+        stat = await self.head(key)
+        if stat is None:
+            return None
+        if version not in (None, stat.version):
+            raise Conflict(f"{self._calls.where('get')}: it is not at version {version}")
+        start = max(0, stat.size + start) if start < 0 else start
+        if end <= start:
+            return Reading(stat, data=b"")
+        return await self.get(key, start=start, end=end, version=stat.version)
+
+    def _fetch(self, name: str, headers: Mapping[str, str]) -> _Fetched:
+        answer = self._calls.open(name, headers)
+        try:
+            length = int(answer.headers["Content-Length"])
+            first = _read(answer, min(CHUNK, length))
+        except BaseException:
+            answer.close()
+            raise
+        if len(first) < min(CHUNK, length):
+            answer.close()
+            raise requests.ConnectionError(f"the answer broke off after {len(first)} of {length} bytes")
+        return _Fetched(answer, length, first)
+
+    def _reading(self, fetched: _Fetched) -> Reading:
+        answer, stat = fetched.answer, _stat(fetched.answer)
+        if fetched.length <= CHUNK:
+            answer.close()
+            return Reading(stat, data=fetched.first)
+
+        async def pull() -> bytes:
+            return await self._calls.read("get", partial(_read, answer, CHUNK), pool=self._calls.large)
+
+        return Reading(stat, stream=PieceStream(fetched.first, fetched.length, pull, answer.close))
+
+    async def list(self, prefix: bytes, *, delimiter: bool = False, after: bytes = b"", limit: int = _PAGE) -> Page:
+        start = object_keys.folded(prefix, after) if delimiter else after
+        start_name = self._prefix + object_keys.encode(start) if start > prefix else ""
+        # A directory was the last name: go on behind everything in it, which is where a `0` would stand.
+        begin = start_name[:-1] + "0" if delimiter and start_name.endswith("/") else start_name
+        look = partial(self._listing, self._prefix + object_keys.settled(prefix), begin, delimiter, limit)
+        found, more = await self._calls.read("list", look)
+        wanted = [item for item in found if item.name.startswith(prefix) and item.object_name != start_name]
+        ordered = object_keys.order(wanted[:limit], more=more or len(wanted) > limit)
+        return Page(
+            entries=[item.entry for item in ordered if item.entry is not None],
+            prefixes=[item.name for item in ordered if item.entry is None],
+            more=more or len(ordered) < len(wanted),
+        )
+
+    def _listing(self, prefix: str, begin: str, delimiter: bool, limit: int) -> tuple[_Names, bool]:
+        """At least `limit + 1` names from `begin` on, or all, in the order of object names; whether there are more."""
+        names = self._calls.link.client.list_blobs(
+            self._calls.bucket,
+            prefix=prefix,
+            delimiter="/" if delimiter else None,
+            start_offset=begin or None,
+            page_size=min(_PAGE, limit + 1),
+            fields=_FIELDS,
+            timeout=self._calls.timeout,
+            retry=DEFAULT_RETRY.with_timeout(self._timeout),
+        )
+        found: _Names = []
+        for page in names.pages:
+            found += _listed(page, len(self._prefix))
+            if len(found) > limit:
+                break
+        return sorted(found, key=lambda item: item.object_name), names.next_page_token is not None
+
+    # Changing
+
+    async def put(self, key: bytes, body: Body, change: Change) -> Stat:
+        if body.size is not None and body.size > MAX_SIZE:
+            raise TooLarge(f"{self._calls.where('put')}: {body.size} bytes; GCS takes {MAX_SIZE}")
+        writes = history.of_change(change)
+        blob = self._blob(key, _metadata(writes, change.attrs))
+        if body.data is not None and len(body.data) <= PART:
+            return await self._put_whole(blob, body.data, change.when)
+        async with aclosing(parts(body, lambda number: PART)) as cut:
+            first = await anext(cut)
+            if first.last:
+                return await self._put_whole(blob, first.data, change.when)
+            return _of_resource(await self._uploads.put(blob, _chain(first, cut), change.when))
+
+    async def _put_whole(self, blob: Blob, data: bytes, when: Precondition) -> Stat:
+        send = partial(
+            blob.upload_from_string,
+            data,
+            content_type="application/octet-stream",
+            if_generation_match=generation_of(when, self._calls.where("put")),
+            timeout=self._calls.timeout,
+            retry=None,
+        )
+        pool = self._calls.small if len(data) <= CHUNK else self._calls.large
+        await self._change("put", send, when, pool=pool)
+        return _of_resource(blob._properties)
+
+    async def delete(self, key: bytes, change: Change) -> None:
+        remove = partial(
+            self._blob(key).delete,
+            if_generation_match=generation_of(change.when, self._calls.where("delete")),
+            timeout=self._calls.timeout,
+            retry=None,
+        )
+        try:
+            await self._calls.change("delete", remove, when=change.when)
+        except KeyNotFound:
+            await self._bucket_is_there()
+            if change.when.any:
+                raise
+            raise Conflict(f"{self._calls.where('delete')}: it is not at version {change.when.version}") from None
+
+    async def copy(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
+        where = self._calls.where("copy")
+        stat = await self.head(source)
+        if stat is None:
+            raise KeyNotFound(f"{where}: there is no source")
+        if when_source.version not in (None, stat.version):
+            raise Conflict(f"{where}: the source is not at version {when_source.version}")
+        blob = self._blob(target, _metadata(history.of_change(change), change.attrs or stat.attrs))
+        try:
+            await self._rewrite(self._blob(source), stat, blob, change.when)
+        except (Conflict, KeyNotFound) as lost:
+            # One refusal stands for both conditions: look which of them did not hold.
+            current = await self.head(source)
+            if when_source.any and (current is None or current.version != stat.version):
+                raise Unavailable(f"{where}: the source was written meanwhile", ambiguous=False) from lost
+            if isinstance(lost, KeyNotFound):
+                raise Conflict(f"{where}: the source is gone") from lost
+            raise
+        return _of_resource(blob._properties)
+
+    async def set_attrs(self, key: bytes, attrs: Mapping[str, str], change: Change) -> Stat:
+        where = self._calls.where("attributes")
+        stat = await self.head(key)
+        if stat is None and change.when.any:
+            raise KeyNotFound(where)
+        if stat is None or change.when.version not in (None, stat.version):
+            raise Conflict(f"{where}: it is not at version {change.when.version}")
+        writes = history.of_change(change, stat.version)
+        blob = self._blob(key, _metadata(writes, attrs, stat.mtime_ns))
+        try:
+            await self._rewrite(self._blob(key), stat, blob, match(stat.version))
+        except (Conflict, KeyNotFound) as lost:
+            if change.when.any:
+                raise Unavailable(f"{where}: it was written meanwhile", ambiguous=False) from lost
+            raise Conflict(f"{where}: it is not at version {change.when.version}") from lost
+        return _of_resource(blob._properties)
+
+    async def _rewrite(self, source: Blob, stat: Stat, target: Blob, when: Precondition) -> None:
+        """Copy inside the backend. Large objects take several calls, of which the last makes the target."""
+        condition = generation_of(when, self._calls.where("copy"))
+        token: str | None = None
+        while True:
+            step = partial(
+                target.rewrite,
+                source,
+                token=token,
+                if_generation_match=condition,
+                if_source_generation_match=int(stat.version),
+                timeout=self._calls.slow_timeout,
+                retry=None,
+            )
+            token, _, _ = await self._calls.change("copy", step, when=when, pool=self._calls.large)
+            if token is None:
+                return
+
+    async def _change(self, operation: str, work: Any, when: Precondition, pool: Any) -> None:
+        """A change of an object that need not be there: 404 speaks of the bucket."""
+        try:
+            await self._calls.change(operation, work, when=when, pool=pool)
+        except KeyNotFound as error:
+            raise Unavailable(f"{error}: the bucket is gone", ambiguous=False) from error
+
+    async def _bucket_is_there(self) -> None:
+        """Raises Unavailable unless it is: the 404 of a deletion does not tell object from bucket."""
+        try:
+            await self.ping()
+        except KeyNotFound as error:
+            raise Unavailable(str(error), ambiguous=False) from error
+
+    def _name(self, key: bytes) -> str:
+        return object_keys.object_name(self._prefix, key)
+
+    def _blob(self, key: bytes, metadata: Mapping[str, str] | None = None) -> Blob:
+        blob = self._calls.blob(self._name(key))
+        if metadata is not None:
+            blob.metadata = dict(metadata)
+        return blob
+
+
+class _Fetched(NamedTuple):
+    answer: requests.Response
+    length: int
+    first: bytes
+
+
+class _Listed(NamedTuple):
+    object_name: str
+    name: bytes
+    entry: Entry | None
+    """None: a prefix."""
+
+
+_Names = list[_Listed]
+
+
+async def _chain(first: Part, rest: AsyncIterator[Part]) -> AsyncIterator[Part]:
+    yield first
+    async for part in rest:
+        yield part
+
+
+def _read(answer: requests.Response, size: int) -> bytes:
+    data: bytes = answer.raw.read(size, decode_content=False)
+    return data
+
+
+def _listed(page: Any, cut: int) -> _Names:
+    """Entries and prefixes of one page; the first `cut` characters of each name are the store's."""
+    listed: _Names = []
+    for blob in page:
+        if key := object_keys.decode(blob.name[cut:]):
+            stat = _of_resource(blob._properties)
+            listed.append(_Listed(blob.name, key, Entry(key, stat.version, stat.size, stat.mtime_ns)))
+    for name in page.prefixes:
+        if key := object_keys.decode(name[cut:]):
+            listed.append(_Listed(name, key, None))
+    return listed
+
+
+def _metadata(writes: tuple[Past, ...], attrs: Mapping[str, str], mtime_ns: int | None = None) -> dict[str, str]:
+    """Raises TooLarge where the attributes do not fit."""
+    fields = {history.FIELD: history.encode(writes)}
+    if attrs:
+        fields[ATTRIBUTES] = json.dumps(dict(attrs), separators=(",", ":"))
+        if len(fields[ATTRIBUTES]) > ATTRIBUTES_LIMIT:
+            raise TooLarge(f"attributes of {len(fields[ATTRIBUTES])} bytes; GCS has room for {ATTRIBUTES_LIMIT}")
+    if mtime_ns is not None:
+        fields[MTIME] = str(mtime_ns)
+    return fields
+
+
+def _stat_of(version: str, size: int, made: float, fields: Mapping[str, str]) -> Stat:
+    mtime, attrs = fields.get(MTIME, ""), fields.get(ATTRIBUTES, "")
+    return Stat(
+        version=version,
+        size=size,
+        mtime_ns=int(mtime) if mtime.isdigit() else int(made) * 10**9,
+        history=history.decode(fields.get(history.FIELD, "")),
+        attrs=_attributes(attrs),
+    )
+
+
+def _attributes(text: str) -> dict[str, str]:
+    """Empty where the field is absent or not ours."""
+    try:
+        return {str(name): str(value) for name, value in json.loads(text).items()} if text else {}
+    except (ValueError, AttributeError):
+        return {}
+
+
+def _stat(answer: requests.Response) -> Stat:
+    """The object of an answer of the XML API, ranged or not."""
+    headers = answer.headers
+    total = headers.get("Content-Range", "").rpartition("/")[2] or headers.get("x-goog-stored-content-length")
+    prefix = "x-goog-meta-"
+    fields = {name.lower()[len(prefix) :]: value for name, value in headers.items() if name.lower().startswith(prefix)}
+    made = parsedate_to_datetime(headers["Last-Modified"]).timestamp()
+    return _stat_of(headers["x-goog-generation"], int(total or headers["Content-Length"]), made, fields)
+
+
+def _of_resource(resource: Mapping[str, Any]) -> Stat:
+    """The object of an answer of the JSON API."""
+    made = datetime.fromisoformat(resource["timeCreated"]).timestamp()
+    return _stat_of(str(resource["generation"]), int(resource["size"]), made, resource.get("metadata", {}))

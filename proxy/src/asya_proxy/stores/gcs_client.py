@@ -1,0 +1,202 @@
+"""How the GCS store reaches its endpoint: credentials, one session, and what its failures mean.
+
+The only place that knows the exceptions of Google's libraries; no operation on a state file is here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+from xml.etree import ElementTree
+
+import google.auth
+import requests
+from google.api_core.exceptions import GoogleAPICallError
+from google.auth.credentials import AnonymousCredentials, Credentials
+from google.auth.exceptions import GoogleAuthError, MutualTLSChannelError
+from google.auth.transport.requests import AuthorizedSession
+from google.cloud.storage import Client
+from google.cloud.storage.exceptions import InvalidResponse
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+
+from asya_proxy import errors
+from asya_proxy.errors import StoreError, Unavailable
+
+SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+CONNECT_TIMEOUT = 3.0
+SLOW_TIMEOUT = 30.0
+"""Seconds that a server-side copy or the last part of an upload may take without a sign of life."""
+
+
+class Refused(Exception):
+    """An answer of the XML API, or of an upload session, that is no success."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.status = status
+        self.code = code
+
+
+SDK_ERRORS = (
+    GoogleAPICallError,
+    GoogleAuthError,
+    InvalidResponse,
+    requests.RequestException,
+    HTTPError,
+    OSError,
+    Refused,
+)
+"""Everything that a call may raise; `translate` takes them."""
+
+
+def endpoint(environ: Mapping[str, str]) -> str | None:
+    """The emulator's address, None for GCS itself."""
+    host = environ.get("STORAGE_EMULATOR_HOST", "").rstrip("/")
+    return host if not host or "://" in host else f"http://{host}"
+
+
+def credentials(environ: Mapping[str, str]) -> Credentials:
+    """From the emulator's setting, the file or JSON text of GOOGLE_APPLICATION_CREDENTIALS, or the pod's identity.
+
+    Raises GoogleAuthError.
+    """
+    if endpoint(environ):
+        return AnonymousCredentials()  # type: ignore[no-untyped-call]
+    given = environ.get("GOOGLE_APPLICATION_CREDENTIALS", "").strip()
+    auth: Any = google.auth  # typed in part
+    if given.startswith("{"):
+        found: Credentials = auth.load_credentials_from_dict(json.loads(given), scopes=[SCOPE])[0]
+    elif given:
+        found = auth.load_credentials_from_file(given, scopes=[SCOPE])[0]
+    else:
+        found = auth.default(scopes=[SCOPE])[0]
+    return found
+
+
+def make_client(environ: Mapping[str, str], *, connections: int) -> tuple[Client, AuthorizedSession]:
+    """Blocking: call it in a thread. The session is the client's own. Raises GoogleAuthError, ValueError."""
+    identity = credentials(environ)
+    session = AuthorizedSession(identity)  # type: ignore[no-untyped-call]
+    adapter = HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    custom = endpoint(environ)
+    client = Client(
+        project=environ.get("GOOGLE_CLOUD_PROJECT") or "none",  # only operations on buckets need one
+        credentials=identity,
+        client_options={"api_endpoint": custom} if custom else None,
+        _http=session,
+    )
+    return client, session
+
+
+def refusal_of(answer: requests.Response) -> Refused:
+    """The error of an XML or JSON answer."""
+    text = answer.content[:4096].decode("utf-8", "replace")
+    try:
+        if text.lstrip().startswith("{"):
+            error = json.loads(text)["error"]
+            reasons = error.get("errors") or [{}]
+            return Refused(answer.status_code, str(reasons[0].get("reason", "")), str(error.get("message", "")))
+        tree = ElementTree.fromstring(text)  # noqa: S314  # the backend's own answer, cut to 4 KiB
+        return Refused(answer.status_code, tree.findtext("Code") or "", tree.findtext("Message") or "")
+    except (ValueError, KeyError, TypeError, ElementTree.ParseError):
+        return Refused(answer.status_code, "", text[:200])
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status, 0 where there was no answer."""
+    if isinstance(error, Refused):
+        return error.status
+    if isinstance(error, GoogleAPICallError):
+        return int(error.code or 0)
+    if isinstance(error, InvalidResponse):
+        return int(error.response.status_code)
+    return 0
+
+
+def code_of(error: BaseException) -> str:
+    """The reason that the answer gives, in the words of its API."""
+    if isinstance(error, Refused):
+        return error.code
+    if isinstance(error, GoogleAPICallError):
+        for detail in error.errors:
+            if isinstance(detail, dict) and detail.get("reason"):
+                return str(detail["reason"])
+    return ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception and what it wraps, as cause, context, argument or `reason`."""
+    seen: set[int] = set()
+    open_ = [error]
+    while open_:
+        one = open_.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        inner: list[Any] = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+        open_ += [item for item in inner if isinstance(item, BaseException)]
+
+
+def never_sent(error: BaseException) -> bool:
+    """Whether the connection was not even made."""
+    return any(isinstance(one, (NewConnectionError, ConnectTimeoutError)) for one in _causes(error))
+
+
+_RATE_REASONS = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "TooManyRequests", "SlowDown"})
+
+_ROLE = (
+    "the identity needs storage.objects.get, list, create and delete on the prefix (roles/storage.objectUser with a "
+    "condition on the prefix)"
+)
+
+
+def translate(error: BaseException, *, changing: bool, where: str) -> StoreError:
+    """The store error for what a call raised. `changing`: a lost answer leaves the outcome open."""
+    if isinstance(error, (GoogleAuthError, MutualTLSChannelError)):
+        return _no_token(error, where)
+    if status := status_of(error):
+        return _refusal(status, code_of(error), str(error), changing=changing, where=where)
+    if never_sent(error):
+        return Unavailable(
+            f"{where}: unreachable ({error}): check STORAGE_EMULATOR_HOST, the network policy and DNS", ambiguous=False
+        )
+    if isinstance(error, (requests.Timeout, TimeoutError)):
+        return errors.Timeout(f"{where}: no answer in time", ambiguous=changing)
+    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema)):
+        return errors.BadRequest(f"{where}: {error}: correct STORAGE_EMULATOR_HOST")
+    return Unavailable(f"{where}: {type(error).__name__}: {error}", ambiguous=changing)
+
+
+def _no_token(error: GoogleAuthError, where: str) -> StoreError:
+    if error.retryable or never_sent(error):
+        return Unavailable(f"{where}: no access token now: {error}", ambiguous=False)
+    return errors.PermissionDenied(
+        f"{where}: the credentials are missing or wrong ({error}): set `credentials.secretName` to a Secret with "
+        "GOOGLE_APPLICATION_CREDENTIALS, or give the pod a cloud identity"
+    )
+
+
+def _refusal(status: int, code: str, message: str, *, changing: bool, where: str) -> StoreError:
+    if status == 429 or code in _RATE_REASONS:
+        return errors.Busy(f"{where}: rate limit: GCS takes one write per second per object ({message})")
+    if status == 401:
+        return errors.PermissionDenied(
+            f"{where}: the credentials are wrong or expired: check GOOGLE_APPLICATION_CREDENTIALS or the pod's identity"
+        )
+    if status == 403:
+        return errors.PermissionDenied(f"{where}: refused ({message}): {_ROLE}")
+    if status == 413:
+        return errors.TooLarge(f"{where}: {message}")
+    if status == 416:
+        return errors.RangeInvalid(f"{where}: the range lies outside the file")
+    if status == 501:
+        return errors.Unsupported(f"{where}: the backend cannot do that: {message}")
+    if status == 507:
+        return errors.Quota(f"{where}: the backend is full: {message}")
+    # A request refused with 4xx was not acted on; after 5xx nobody knows.
+    return Unavailable(f"{where}: HTTP {status} {code}: {message}", ambiguous=changing and status >= 500)

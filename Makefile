@@ -15,9 +15,12 @@ help: ## list the targets
 	$(PYTHON) -m venv .venv-uv
 	.venv-uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
-.venv/.installed: requirements.lock $(MEMBERS:%=%/pyproject.toml) | $(UV)
+.venv/.locked: requirements.lock | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
 	$(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
+	touch $@
+
+.venv/.installed: .venv/.locked $(MEMBERS:%=%/pyproject.toml)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(MEMBERS:%=-e %)
 	touch $@
 

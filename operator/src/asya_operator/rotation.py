@@ -27,7 +27,8 @@ async def ensure(kube: Kube, settings: CertificateSettings, now: datetime.dateti
     """
     secret = await kube.get("Secret", settings.namespace, settings.secret_name)
     held = _held(secret)
-    names = [f"{settings.service_name}.{settings.namespace}.svc", f"{settings.service_name}.{settings.namespace}"]
+    service = f"{settings.service_name}.{settings.namespace}"
+    names = [f"{service}.svc", service, *settings.extra_names]
     fresh = issue(held, now, names)
     if fresh != held:
         data = {name: base64.b64encode(value).decode() for name, value in fresh.to_secret().items()}

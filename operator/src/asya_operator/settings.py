@@ -58,6 +58,8 @@ class CertificateSettings(Base):
     secret_name: ObjectName
     service_name: ContainerName
     webhook_configuration: ObjectName
+    # For webhooks that are reached by URL instead of through the Service.
+    extra_names: Annotated[list[ObjectName], Field(max_length=16)] = Field(default_factory=list)
 
 
 class Settings(Base):

@@ -15,7 +15,7 @@ from asya_proxy.stores.base import ABSENT, ANY, CHUNK, Body, StoreConfig
 from asya_proxy.stores.redis import RedisStore
 from asya_proxy.testing.samples import change, cut, names, pattern, read, write
 from support.faults_scripted import CutAnswer, CutRequest, LoseAnswer, LoseRequest, ScriptedProxy
-from support.servers import RedisSentinel, RedisServer
+from support.servers import RedisSentinel, RedisServer, free_port
 
 PREFIX = "team/actor/"
 
@@ -365,7 +365,7 @@ async def test_through_sentinel(redis_server: RedisServer) -> None:
 
 
 async def test_in_a_cluster() -> None:
-    with server("cluster-enabled yes", "appendfsync always") as running:
+    with server("cluster-enabled yes", f"cluster-port {free_port()}", "appendfsync always") as running:
         assert running.ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383") == b"+OK\r\n"
         async with asyncio.timeout(20):
             while b"cluster_state:ok" not in running.ask("CLUSTER", "INFO"):

@@ -102,7 +102,9 @@ async def test_killed_writers_leave_old_or_new(tmp_path: Path) -> None:
         for _ in range(3 + death):
             number = int(process.stdout.readline())
         process.send_signal(signal.SIGKILL)
-        rest = process.communicate(timeout=20)[0].split()
+        rest = process.stdout.read().split()  # not communicate(): it passes over what readline() has buffered
+        process.stdout.close()
+        process.wait(20)
         number = int(rest[-1]) if rest else number
         async with opened(tmp_path) as store:
             data = await read(store, b"f")

@@ -36,6 +36,13 @@ class RawFile(io.RawIOBase):
 
     name: Any
     mode: str
+    shared_descriptors = 0
+    """Duplicates of its descriptor that are open."""
+    _position = 0
+    _fd = -1
+    _abandoned = False
+    _warned = False
+    _shy = False
 
     def __init__(
         self,
@@ -55,14 +62,8 @@ class RawFile(io.RawIOBase):
         self._reads = reads
         self._writes = writes
         self._appends = appends
-        self._position = 0
-        self._fd = -1
-        self._abandoned = False
-        self._warned = False
-        self._shy = False
         self._created = node.version if creates else None
         self._outer: weakref.ref[Any] = weakref.ref(self)
-        self.shared_descriptors = 0
         node.attach(self, writes)
         scope = node.scope
         reference = scope.files[id(self)] = self._outer

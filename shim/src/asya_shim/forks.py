@@ -45,7 +45,7 @@ def _in_child() -> None:
         node = file.node
         node.lock = threading.RLock()
         if file.appends and not node.rewritten and node.content is None:
-            node.tail = bytearray()
+            node.tail = b""
             node.missing = False
         else:
             node.disowned = True

@@ -30,28 +30,39 @@ class Node:
     All methods may be called from any thread.
     """
 
+    # What most nodes never change.
+    version: Optional[str] = None
+    """What is stored; None: nothing, or nobody has looked."""
+    mtime_ns = 0
+    stored_size = 0
+    tail: Union[bytes, bytearray] = b""
+    """Added to a file whose stored content was not fetched."""
+    tail_at: Optional[int] = None
+    """Where in `content` begins what was added."""
+    hollow = False
+    """`content` is a memfd whose first `stored_size` bytes were not fetched."""
+    rewritten = False
+    missing = False
+    """To be created, though nothing may be written."""
+    unlinked = False
+    disowned = False
+    """The parent process's."""
+    dead: Optional[OSError] = None
+    exposed = False
+    """A descriptor that writes is out."""
+    _digest = b""
+    _ahead: Optional[Ahead] = None
+    _never_ahead = False
+
     def __init__(self, scope: Scope, place: Place, content: Optional[Content]) -> None:
         self.scope = scope
         self.place = place
         self.content: Union[Content, Streamed, None] = content
-        self.version: Optional[str] = None
-        self.mtime_ns = time.time_ns()
-        self.stored_size = 0
-        self.tail = bytearray()
-        self.tail_at: Optional[int] = None
-        self.hollow = False
-        self.rewritten = False
-        self.missing = False
-        self.unlinked = False
-        self.disowned = False
-        self.dead: Optional[OSError] = None
         self.handles: Set[int] = set()
         self.writers: Set[int] = set()
-        self.exposed = False
-        self._digest = b""
-        self._ahead: Optional[Ahead] = None
-        self._never_ahead = False
         self.lock = threading.RLock()
+        if not content:
+            self.mtime_ns = time.time_ns()
 
     @property
     def pending(self) -> bool:
@@ -138,7 +149,7 @@ class Node:
             stored = bytearray(piece(stored, 0, len(stored)))
             self.tail_at = len(stored)
             stored += self.tail
-            self.tail = bytearray()
+            self.tail = b""
         self.content = stored
         return stored
 
@@ -226,6 +237,8 @@ class Node:
             self.refuse_dead()
             if self.content is None:
                 self._check_size(len(self.tail) + len(data))
+                if not isinstance(self.tail, bytearray):
+                    self.tail = bytearray(self.tail)
                 self.tail += data
                 self._touch()
                 return self.stored_size + len(self.tail)
@@ -255,7 +268,7 @@ class Node:
             self._check_size(size)
             if size == 0 and not isinstance(self.content, MemFd):
                 self.content = bytearray()
-                self.tail = bytearray()
+                self.tail = b""
             else:
                 content = self._mutable()
                 if isinstance(content, MemFd):
@@ -303,7 +316,7 @@ class Node:
                 content = MemFd(self.tail, self.stored_size)
                 self.hollow = self.stored_size > 0
                 self.tail_at = self.stored_size
-                self.tail = bytearray()
+                self.tail = b""
             elif isinstance(content, Ranges):
                 content = MemFd(content.read(0, len(content)))
             elif not isinstance(content, MemFd):
@@ -422,7 +435,7 @@ class Node:
 
     def _stored(self, size: int) -> None:
         self.stored_size = size
-        self.tail = bytearray()
+        self.tail = b""
         self.tail_at = None
         self.rewritten = False
         self.missing = False
@@ -432,7 +445,7 @@ class Node:
         with self.lock:
             self.go_as_one()
             self.rewritten = self.missing = self.exposed = False
-            self.tail = bytearray()
+            self.tail = b""
             self.tail_at = None
             self.forget()
 

@@ -49,7 +49,7 @@ class Ledger:
         """Content of `version` was read, or (None) the file's absence was learnt."""
         self._failed.discard(name)
         token = self._tokens.get(name)
-        if token is None or token.kind != SEEN or token.stale or self._latest:
+        if token is None or token.kind != SEEN or token.stale or (self._latest and token.version != version):
             self._set(name, Token(version, SEEN))
 
     def saw_name(self, name: FileId, version: str) -> None:

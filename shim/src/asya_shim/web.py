@@ -114,6 +114,8 @@ class _Answer:
         if not self._done:
             self._done = True
             with self._turn:
+                # Before the pieces go: a generator's own files would be stored when they are collected.
+                self._turn.discard()
                 try:
                     self._close_pieces()
                 finally:

@@ -1,0 +1,172 @@
+"""Handed-out descriptors and what must be refused: late writers, living mappings, locks, links."""
+
+# ruff: noqa: SIM115
+
+import errno
+import fcntl
+import mmap
+import os
+import tempfile
+import threading
+
+import pytest
+
+from asya_shim import Turn
+from support.state_proxy import State
+
+
+def raised(call: object, *args: object, **kwargs: object) -> int | None:
+    with pytest.raises(OSError) as caught:  # noqa: PT011
+        call(*args, **kwargs)  # type: ignore[operator]
+    return caught.value.errno
+
+
+def test_late_writers_get_eperm(state: State) -> None:
+    with Turn():
+        f = open(state.path("f"), "w+b")
+        f.write(b"mine")
+        late = os.dup(f.fileno())
+        f.close()
+        assert raised(os.write, late, b"late") == errno.EPERM
+        assert raised(os.ftruncate, late, 0) == errno.EPERM
+        assert os.pread(late, 10, 0) == b"mine"
+        os.close(late)
+    assert state.get("f") == b"mine"
+
+
+def test_a_living_writable_mapping_makes_close_raise(state: State) -> None:
+    with Turn():
+        f = open(state.path("f"), "w+b")
+        f.write(b"0123")
+        f.flush()
+        m = mmap.mmap(f.fileno(), 0)
+        assert raised(f.close) == errno.EBUSY
+        assert f.closed
+        m.close()
+    assert state.get("f") is None
+
+
+def test_written_through_a_mapping_only(state: State) -> None:
+    state.put("f", b"0123456789")
+    with Turn():
+        with open(state.path("f"), "r+b") as f:
+            with mmap.mmap(f.fileno(), 0) as m:
+                m[:3] = b"abc"
+        assert state.get("f") == b"abc3456789"
+        with open(state.path("f"), "r+b") as f:
+            with mmap.mmap(f.fileno(), 0) as m:
+                assert m[:3] == b"abc"
+        assert state.trips(lambda: None) == 0
+
+
+def test_a_descriptor_that_changed_nothing_stores_nothing(state: State) -> None:
+    state.put("f", b"0123456789")
+    with Turn() as t:
+        with open(state.path("f"), "r+b") as f:
+            os.read(f.fileno(), 3)
+        assert not t.stored
+
+
+def test_a_reader_s_descriptor_cannot_write(state: State) -> None:
+    state.put("f", b"0123456789")
+    with Turn(), open(state.path("f"), "rb") as f:
+        assert raised(os.write, f.fileno(), b"x") == errno.EBADF
+        f.read(2)
+        assert os.pread(f.fileno(), 3, 0) == b"012"
+
+
+def test_an_unlinked_temporary_file_goes_nowhere(state: State) -> None:
+    os.mkdir(state.root)
+    with Turn() as t:
+        with tempfile.TemporaryFile(dir=state.root) as f:
+            f.write(b"x" * 100)
+            f.flush()
+            assert os.fstat(f.fileno()).st_size == 100
+        assert not t.stored
+        assert os.listdir(state.root) == []
+
+
+@pytest.mark.parametrize("lock", [fcntl.flock, fcntl.lockf, os.lockf])
+def test_locks_are_refused_and_name_what_works(lock: object, state: State) -> None:
+    names = {fcntl.flock: "flock", fcntl.lockf: "lockf"}
+    call = getattr(fcntl, names[lock]) if lock in names else os.lockf
+    with Turn(), open(state.path("f"), "w") as f:
+        args = (f.fileno(), os.F_LOCK, 0) if call is os.lockf else (f, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match=r"open\(path, 'x'\)") as caught:
+            call(*args)
+        assert caught.value.errno == errno.ENOSYS
+    with tempfile.TemporaryFile() as real:
+        fcntl.flock(real, fcntl.LOCK_EX)
+
+
+def test_a_lock_file_is_a_lock(state: State) -> None:
+    held, inside, most = threading.Lock(), [0], [0]
+
+    def work() -> None:
+        with Turn():
+            while True:
+                try:
+                    open(state.path("lock"), "x").close()
+                    break
+                except FileExistsError:
+                    continue
+            with held:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+            with held:
+                inside[0] -= 1
+            os.remove(state.path("lock"))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+
+
+def test_links_and_special_files_are_refused(state: State, tmp_path: object) -> None:
+    state.put("f", b"x")
+    path, other = state.path("f"), state.path("g")
+    with Turn():
+        assert raised(os.link, path, other) == errno.EPERM
+        assert raised(os.link, path, f"{tmp_path}/g") == errno.EPERM
+        assert raised(os.symlink, path, other) == errno.EPERM
+        assert raised(os.mkfifo, other) == errno.EPERM
+        assert raised(os.chown, path, 12345, -1) == errno.EPERM
+        os.chown(path, -1, -1)
+        assert raised(os.rename, path, f"{tmp_path}/g") == errno.EXDEV
+        assert raised(os.stat, state.root + "/../../etc/passwd") == errno.EACCES
+        assert raised(open, state.root + "/../../tmp/x", "w") == errno.EACCES
+    os.symlink(path, f"{tmp_path}/link")  # a link to a name, which the guard answers
+
+
+def test_extended_attributes(state: State) -> None:
+    with Turn():
+        with open(state.path("f"), "w") as f:
+            f.write("x")
+        path = state.path("f")
+        assert os.listxattr(path) == []
+        os.setxattr(path, "user.asya.title", "één".encode())
+        os.setxattr(path, "user.other", b"1")
+        assert sorted(os.listxattr(path)) == ["user.asya.title", "user.other"]
+        assert os.getxattr(path, "user.asya.title") == "één".encode()
+        assert raised(os.getxattr, path, "user.asya.no") == errno.ENODATA
+        assert raised(os.setxattr, path, "security.x", b"") == errno.ENOTSUP
+        assert raised(os.setxattr, path, "user.other", b"2", os.XATTR_CREATE) == errno.EEXIST
+        os.removexattr(path, "user.other")
+        assert raised(os.removexattr, path, "user.other") == errno.ENODATA
+        with open(path, "w") as f:
+            f.write("still mine to write")
+    assert state.get("f") == b"still mine to write"
+
+
+def test_touch_is_a_metadata_change(state: State) -> None:
+    state.put("f", b"x")
+    with Turn():
+        os.utime(state.path("f"), ns=(1, 5 * 10**9 + 7))
+        assert os.stat(state.path("f")).st_mtime_ns == 5 * 10**9 + 7
+        with open(state.path("f"), "w") as f:
+            f.write("y")
+        assert os.stat(state.path("f")).st_mtime_ns > 10**18
+    assert state.get("f") == b"y"

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,13 +60,18 @@ def test_drain_while_the_handler_is_deep_in_c_code(runtime: Any) -> None:
     """A Python signal handler would run only when the call ends; readiness must not wait for it."""
     actor = runtime.serve(
         """
-        import threading
-        lock = threading.Lock()
-        lock.acquire()
-        import ctypes
+        import ctypes, os, threading, time
+        libc = ctypes.CDLL(None)
+        mutex = ctypes.create_string_buffer(128)
+        libc.pthread_mutex_lock(mutex)
+        def unlock():
+            while not os.path.exists("go"):
+                time.sleep(0.01)
+            libc.pthread_mutex_unlock(mutex)
+        threading.Thread(target=unlock, daemon=True).start()
         def process(state):
             print("running", flush=True)
-            ctypes.CDLL(None).sleep(3)
+            libc.pthread_mutex_lock(mutex)  # no signal ends this wait
             return state
         """
     )
@@ -76,6 +80,7 @@ def test_drain_while_the_handler_is_deep_in_c_code(runtime: Any) -> None:
     actor.process.send_signal(signal.SIGTERM)
     actor.log("draining")
     assert actor.call("GET", "/readyz").status == 503
+    runtime.write("go", "")
     assert call.get().json == 1
     assert actor.end() == 0
 
@@ -114,7 +119,8 @@ def test_exit_functions_run_after_the_drain(runtime: Any) -> None:
     assert "bye" in actor.lines
 
 
-def test_forked_children_neither_take_our_signals_nor_hold_our_connections(runtime: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("concurrency", ["1", "2"])
+def test_forked_children_neither_take_our_signals_nor_hold_our_connections(runtime: Any, concurrency: str) -> None:
     actor = runtime.serve(
         """
         import os, signal, time
@@ -124,7 +130,8 @@ def test_forked_children_neither_take_our_signals_nor_hold_our_connections(runti
                 time.sleep(60)
                 os._exit(0)
             return pid
-        """
+        """,
+        ASYA_CONCURRENCY=concurrency,
     )
     # Read to the end of the connection: the child has a copy of it.
     answer = actor.call("POST", "/", b"1", Connection="close")

@@ -8,6 +8,7 @@ The Python handler counts too, for programs that take the wake-up descriptor for
 import os
 import signal
 import socket
+import threading
 from types import FrameType
 from typing import Any, Callable, Dict, Optional
 
@@ -32,6 +33,14 @@ class Signals:
         """Take over both signals; a forked child gets back what was there before."""
         before: Dict[int, Any] = {number: signal.signal(number, self._handle) for number in _STOP}
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        masks = threading.local()
+
+        def hold() -> None:
+            # A child that is signalled before it has let go of our socket would signal us.
+            masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+
+        def release() -> None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
 
         def restore() -> None:
             for number, handler in before.items():
@@ -40,8 +49,9 @@ class Signals:
             current = signal.set_wakeup_fd(-1)
             if current not in (-1, self._writer.fileno()):
                 signal.set_wakeup_fd(current)
+            release()
 
-        os.register_at_fork(after_in_child=restore)
+        os.register_at_fork(before=hold, after_in_parent=release, after_in_child=restore)
 
     def woken(self, numbers: bytes) -> None:
         """On the server's thread, with the numbers of the signals that arrived."""

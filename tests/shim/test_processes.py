@@ -1,8 +1,10 @@
 """Interpreter exit, forks, child processes, activation and deactivation."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -262,6 +264,48 @@ assert os.stat in os.supports_dir_fd and os.scandir in os.supports_fd and os.sta
         done = proxy.run(program, INTERPRETERS[python])
         assert (done.stdout, done.stderr) == ("True\nTrue\nTrue\n", "")
         assert not os.path.exists(proxy.mount.path)
+
+
+def test_a_working_directory_below_the_mount(own_proxy: Proxy, tmp_path: Path) -> None:
+    """An image whose WORKDIR is the mount path, under the guard of kind `directory`."""
+    environ = own_proxy.environ() | {"ASYA_STATE_PROXY_MOUNTS": f"cas:{tmp_path}/work"}
+    (tmp_path / "work").mkdir()
+    program = """
+with open("relative", "w") as f: f.write("x")
+import os; print(os.getcwd(), os.listdir())
+"""
+    done = own_proxy.run(program, env=environ, cwd=tmp_path / "work")
+    assert (done.stdout, done.stderr) == (f"{tmp_path}/work ['relative']\n", "")
+    assert stored(own_proxy, "relative") == b"x"
+    assert os.listdir(tmp_path / "work") == []
+
+
+def test_a_proxy_that_dies_between_two_calls(own_proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed and started again: the turn goes on, its tokens with it."""
+    for name, value in own_proxy.environ(timeout="20s").items():
+        monkeypatch.setenv(name, value)
+    assert asya_shim.activate_from_environment()
+    try:
+        path = own_proxy.mount.path + "/f"
+        with asya_shim.Turn() as turn:
+            with open(path, "w") as f:
+                f.write("one")
+            own_proxy.stop(signal.SIGKILL)
+            own_proxy.start()
+            with open(path, "a") as f:
+                f.write(" two")
+            own_proxy.stop(signal.SIGKILL)
+            restart = threading.Timer(0.3, own_proxy.start)
+            restart.start()
+            with open(path) as f:
+                assert f.read() == "one two"
+            restart.join()
+            with open(path, "w") as f:
+                f.write("three")
+            turn.commit()
+        assert stored(own_proxy, "f") == b"three"
+    finally:
+        asya_shim.deactivate()
 
 
 def test_activating_twice_is_activating_once(proxies: dict[str, Proxy], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,6 +171,26 @@ class TestConflicts:
             with pytest.raises(StateConflictError):
                 write(cas.path("f"), "mine")
 
+    def test_deleted_by_somebody_else(self, cas: State) -> None:
+        cas.put("f", b"1")
+        with Turn():
+            read(cas.path("f"))
+            cas.pod.delete(cas.key("f"), if_version=cas.pod.stat(cas.key("f")).version)  # type: ignore[union-attr]
+            with pytest.raises(StateConflictError):
+                write(cas.path("f"), "mine")
+            with pytest.raises(StateConflictError):
+                write(cas.path("f"), "mine")
+            assert not os.path.exists(cas.path("f"))
+            write(cas.path("f"), "mine")
+        assert cas.get("f") == b"mine"
+
+    def test_a_directory_of_that_name(self, state: State) -> None:
+        state.put("d/f", b"1")
+        for mode in ("w", "a", "x", "r+"):
+            with Turn(), pytest.raises((IsADirectoryError, FileExistsError)):
+                open(state.path("d"), mode).close()
+        assert state.get("d/f") == b"1"
+
     def test_a_handle_is_dead_after_a_conflict(self, cas: State) -> None:
         cas.put("f", b"1")
         with Turn():

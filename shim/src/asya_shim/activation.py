@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Mapping, NoReturn
 
-from asya_shim import endings, forks, nodes, paths, table
+from asya_shim import endings, forks, nodes, original, paths, table
 from asya_shim.environment import read_environment
 from asya_shim.paths import MountPoint
 from asya_shim.remote import Remote
@@ -55,7 +55,18 @@ def _activate(environ: Mapping[str, str]) -> bool:
     endings.install()
     forks.install()
     table.install()
+    _adopt_working_directory()
     return True
+
+
+def _adopt_working_directory() -> None:
+    """Where an image's working directory is the mount path itself, relative paths are state paths."""
+    try:
+        place = paths.locate(original.getcwd())
+    except OSError:
+        return  # it was removed
+    if place is not None:
+        paths.set_cwd(place.path)
 
 
 def deactivate() -> None:

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import requests
 from google.cloud.storage import Blob
-from google.cloud.storage.retry import DEFAULT_RETRY
 
 from asya_proxy.errors import Conflict, KeyNotFound, RangeInvalid, TooLarge, Unavailable
 from asya_proxy.stores import history, object_keys
@@ -191,7 +190,7 @@ class GcsStore(BaseStore):
             page_size=min(_PAGE, limit + 1),
             fields=_FIELDS,
             timeout=self._calls.timeout,
-            retry=DEFAULT_RETRY.with_timeout(self._timeout),
+            retry=None,
         )
         found: _Names = []
         for page in names.pages:

@@ -1,6 +1,7 @@
 """One call to GCS from the event loop: which pool, which time-out, and what its failure means.
 
-Writes, listings and copies go through the client library (JSON API). Reads go through the XML API on the
+Nothing is repeated here: the layer above repeats reads, and knows which changes it may repeat. Writes, listings
+and copies go through the client library (JSON API). Reads go through the XML API on the
 library's session: one request brings content, generation and metadata, and its errors tell an absent object
 from an absent bucket, which those of the JSON API do not.
 """
@@ -153,8 +154,8 @@ class GcsCalls:
 
     async def _run(self, work: Callable[[], _T], pool: Pool, discard: Callable[[_T], None] | None) -> _T:
         if self._refused:  # maybe the Secret has new credentials by now
-            self._refused = False
             await self.connect()
+            self._refused = False
         try:
             return await pool.run(work, discard=discard)
         except gcs_client.SDK_ERRORS as error:

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import google.auth
+import google.oauth2.credentials as oauth2
 import requests
 from google.api_core.exceptions import GoogleAPICallError
+from google.auth import identity_pool
 from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.exceptions import GoogleAuthError, MutualTLSChannelError
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud.storage import Client
 from google.cloud.storage.exceptions import InvalidResponse
+from google.oauth2 import service_account
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
@@ -58,21 +62,31 @@ def endpoint(environ: Mapping[str, str]) -> str | None:
 
 
 def credentials(environ: Mapping[str, str]) -> Credentials:
-    """From the emulator's setting, the file or JSON text of GOOGLE_APPLICATION_CREDENTIALS, or the pod's identity.
+    """None for the emulator, else those of GOOGLE_APPLICATION_CREDENTIALS (a file, or its content), else the pod's own.
 
-    Raises GoogleAuthError.
+    Raises GoogleAuthError, ValueError.
     """
     if endpoint(environ):
         return AnonymousCredentials()  # type: ignore[no-untyped-call]
     given = environ.get("GOOGLE_APPLICATION_CREDENTIALS", "").strip()
-    auth: Any = google.auth  # typed in part
-    if given.startswith("{"):
-        found: Credentials = auth.load_credentials_from_dict(json.loads(given), scopes=[SCOPE])[0]
-    elif given:
-        found = auth.load_credentials_from_file(given, scopes=[SCOPE])[0]
-    else:
-        found = auth.default(scopes=[SCOPE])[0]
-    return found
+    if not given:
+        found: Credentials = google.auth.default(scopes=[SCOPE])[0]
+        return found
+    try:
+        info = json.loads(given if given.startswith("{") else Path(given).read_text())
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    kind = info.get("type")
+    # By type and not by the library's general loader: that would also run a program which a file names.
+    makers: dict[str, Any] = {
+        "service_account": service_account.Credentials.from_service_account_info,
+        "authorized_user": oauth2.Credentials.from_authorized_user_info,
+        "external_account": identity_pool.Credentials.from_info,
+    }
+    if kind not in makers:
+        raise ValueError(f"credentials of type {kind!r}: expected one of {', '.join(makers)}")
+    made: Credentials = makers[kind](info, scopes=[SCOPE])
+    return made
 
 
 def make_client(environ: Mapping[str, str], *, connections: int) -> tuple[Client, AuthorizedSession]:
@@ -121,11 +135,8 @@ def code_of(error: BaseException) -> str:
     """The reason that the answer gives, in the words of its API."""
     if isinstance(error, Refused):
         return error.code
-    if isinstance(error, GoogleAPICallError):
-        for detail in error.errors:
-            if isinstance(detail, dict) and detail.get("reason"):
-                return str(detail["reason"])
-    return ""
+    answer = getattr(error, "response", None)
+    return refusal_of(answer).code if isinstance(answer, requests.Response) else ""
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -80,10 +80,9 @@ class Resumable:
                 raise
 
     async def _finish(self, session: _Session, part: Part, when: Precondition) -> Mapping[str, Any]:
-        """The part that makes the object: sent once, its answer is the change's."""
+        """The part that makes the object, never empty: sent once, its answer is the change's."""
         end = part.offset + len(part.data)
-        span = f"bytes {part.offset}-{end - 1}/{end}" if part.data else f"bytes */{end}"
-        send = partial(self._put, session.url, part.data, span)
+        send = partial(self._put, session.url, part.data, f"bytes {part.offset}-{end - 1}/{end}")
         session.sealed = True
         answer = await self._calls.change("finish upload", send, when=when, pool=self._calls.large)
         if answer.status_code == 308:

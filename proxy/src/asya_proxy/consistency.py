@@ -181,17 +181,21 @@ class Consistency:
         if not body.replayable:
             # Never repeated, so nothing can land late: an upload that takes long need not hold up others.
             return await self._put(key, body, wish, patience)
-        await self._order.enter(key, patience.left)
+        if not self._order.enter_now(key):
+            await self._order.enter(key, patience.left)
         try:
             return await self._put(key, body, wish, patience)
         finally:
             self._order.leave(key)
 
-    async def _put(self, key: bytes, body: Body, wish: Wish, patience: Patience) -> Stat:
-        async def attempt(change: Change) -> Stat:
-            return await self.store.put(key, body, change)
-
-        return await self._settled(key, wish, patience, attempt, replayable=body.replayable)
+    def _put(self, key: bytes, body: Body, wish: Wish, patience: Patience) -> Awaitable[Stat]:
+        return self._settled(
+            key,
+            wish,
+            patience,
+            lambda change: self.store.put(key, body, change),
+            replayable=body.replayable,
+        )
 
     async def delete(self, key: bytes, wish: Wish) -> None:
         """Remove the file. Raises KeyNotFound, Conflict, Unsupported, UnknownOutcome."""
@@ -267,7 +271,7 @@ class Consistency:
 
     def _demand(self, when: Precondition, *, delete: bool = False) -> None:
         """Refuse a precondition that the store cannot keep, and one that can no longer hold."""
-        if when.any:
+        if when is ANY or when.any:
             return
         if is_superseded(when.version):
             self.figures.conflicts += 1

@@ -20,7 +20,7 @@ from asya_proxy.settings import MountSettings
 from asya_proxy.sockets import MountSocket
 from asya_proxy.stores.base import Store, Traits
 from asya_proxy.stores.registry import make_store
-from asya_proxy.stores.wrappers import BoundedStore
+from asya_proxy.stores.wrappers import BoundedStore, Immediate
 
 log = logging.getLogger("asya_proxy.mount")
 
@@ -34,9 +34,11 @@ class Refused(Exception):
     """The mount will not work until somebody changes something; the message says what."""
 
 
-def open_store(mount: MountSettings, deadlines: Deadlines) -> BoundedStore:
-    """The mount's store, not yet connected. Raises BadRequest."""
+def open_store(mount: MountSettings, deadlines: Deadlines) -> Store:
+    """The mount's store, not yet connected, its waits bounded. Raises BadRequest."""
     store = make_store(mount.backend, mount.store_config())
+    if isinstance(store, Immediate):
+        return store
     return BoundedStore(store, deadlines, mount.env.attempt_timeout, mount.env.commit_timeout)
 
 
@@ -73,7 +75,7 @@ class Mount:
         self._routes = Routes(settings, self._figures, budget, in_flight, health)
         self._readiness = Readiness(settings.name, self._figures, deadlines.now)
         health.mounts.append(self._readiness)
-        self._store: BoundedStore | None = None
+        self._store: Store | None = None
         self.listener = Listener(self._routes, self._routes.refuse, deadlines, CLIENT_TIMEOUT)
         self._socket = MountSocket(settings.socket)
         self._server: asyncio.Server | None = None

@@ -72,22 +72,7 @@ _ORDINARY = frozenset(
 _CHANGES = frozenset({"PUT", "PATCH", "DELETE", "POST"})
 
 Health = Callable[[str], Awaitable[Answer]]
-Route = Callable[[Service, Request, Target], Awaitable[Answer]]
-
-_OPS = {
-    Place.FILE: {
-        "GET": "read",
-        "HEAD": "stat",
-        "PUT": "write",
-        "PATCH": "append",
-        "DELETE": "remove",
-        "POST": "rename",
-    },
-    Place.DIRECTORY: {"GET": "read", "HEAD": "stat", "PUT": "mkdir", "DELETE": "rmdir", "POST": "rename"},
-    Place.TOP: {"GET": "list", "HEAD": "stat"},
-    Place.ATTRIBUTES: {"GET": "attributes", "PUT": "attributes", "DELETE": "attributes"},
-    Place.ELSEWHERE: {"GET": "health", "HEAD": "health"},
-}
+Route = Callable[[Request, Target], Awaitable[Answer]]
 
 
 class InFlight:
@@ -120,28 +105,29 @@ class Routes:
         self._tail = (
             f"{H_PROTOCOL}: {PROTOCOL}\r\n{H_CONSISTENCY}: {mount.consistency}\r\n{H_BACKEND}: {mount.backend}\r\n"
         )
-        self._handlers: dict[Place, dict[str, Route]] = {
+        self._routes: dict[Place, dict[str, tuple[str, Route]]] = {
             Place.FILE: {
-                "GET": self._read,
-                "HEAD": self._stat,
-                "PUT": self._write,
-                "PATCH": self._append,
-                "DELETE": self._remove,
-                "POST": self._rename,
+                "GET": ("read", self._read),
+                "HEAD": ("stat", self._stat),
+                "PUT": ("write", self._write),
+                "PATCH": ("append", self._append),
+                "DELETE": ("remove", self._remove),
+                "POST": ("rename", self._rename),
             },
             Place.DIRECTORY: {
-                "GET": self._read_directory,
-                "HEAD": self._stat_directory,
-                "PUT": self._make_directory,
-                "DELETE": self._remove_directory,
-                "POST": self._rename,
+                "GET": ("read", self._read_directory),
+                "HEAD": ("stat", self._stat_directory),
+                "PUT": ("mkdir", self._make_directory),
+                "DELETE": ("rmdir", self._remove_directory),
+                "POST": ("rename", self._rename),
             },
-            Place.TOP: {"GET": self._list, "HEAD": self._stat_top},
+            Place.TOP: {"GET": ("list", self._list), "HEAD": ("stat", self._stat_top)},
             Place.ATTRIBUTES: {
-                "GET": self._read_attributes,
-                "PUT": self._set_attribute,
-                "DELETE": self._remove_attribute,
+                "GET": ("attributes", self._read_attributes),
+                "PUT": ("attributes", self._set_attribute),
+                "DELETE": ("attributes", self._remove_attribute),
             },
+            Place.ELSEWHERE: {"GET": ("health", self._elsewhere), "HEAD": ("health", self._elsewhere)},
         }
         self._place = f"{mount.actor or mount.name} on {mount.backend}"
 
@@ -151,21 +137,23 @@ class Routes:
         in_flight = self._in_flight
         in_flight.count += 1
         figures.in_flight += 1
-        outcome = "ok"
+        op, outcome = "other", "ok"
         try:
             if in_flight.count > in_flight.limit:
                 raise Busy(f"more than {in_flight.limit} requests at once (STATE_MAX_IN_FLIGHT)")
-            answer = await self._route(request)
+            target = parse_target(request.target)
+            op, handler = self._route(request, target)
+            answer = await handler(request, target)
         except StoreError as error:
             outcome = error.code
-            answer = self._failed(request, error, began)
+            answer = self._failed(request, op, error, began)
         except Exception as error:
             outcome = "internal"
-            answer = self._broken(request, error, began)
+            answer = self._broken(request, op, error, began)
         finally:
             in_flight.count -= 1
             figures.in_flight -= 1
-        figures.observe(_op(request), outcome, time.monotonic() - began)
+        figures.observe(op, outcome, time.monotonic() - began)
         return answer
 
     def refuse(self, error: StoreError) -> Answer:
@@ -175,59 +163,59 @@ class Routes:
 
     # Routing.
 
-    def _route(self, request: Request) -> Awaitable[Answer]:
-        target = parse_target(request.target)
-        place = target.place
-        if place is Place.ELSEWHERE:
-            return self._elsewhere(request, target.path)
-        spoken = request.headers.get(H_PROTOCOL)
-        if spoken is not None and spoken != PROTOCOL:
+    def _route(self, request: Request, target: Target) -> tuple[str, Route]:
+        """The operation's name, from a closed set, and its handler."""
+        routes = self._routes[target.place]
+        route = routes.get(request.method)
+        if route is None:
+            raise BadRequest(f"method {request.method} means nothing here; known are {', '.join(routes)}")
+        if request.headers.get(H_PROTOCOL, PROTOCOL) != PROTOCOL:
             raise BadRequest(
-                f"the client speaks protocol {spoken}, this proxy {PROTOCOL}: "
+                f"the client speaks protocol {request.headers[H_PROTOCOL]}, this proxy {PROTOCOL}: "
                 "let runtime and proxy images come from the same release"
             )
-        service = self.service
-        if service is None:
-            raise Unavailable(self.not_ready, ambiguous=False)
-        handlers = self._handlers[place]
-        handler = handlers.get(request.method)
-        if handler is None:
-            raise BadRequest(f"method {request.method} means nothing here; known are {', '.join(handlers)}")
-        return handler(service, request, target)
+        return route
 
-    async def _elsewhere(self, request: Request, path: str) -> Answer:
-        if path in (HEALTHZ, READYZ, METRICS) and request.method in ("GET", "HEAD"):
-            answer = await self._health(path)
-            answer.head += self._tail
-            return answer
-        raise BadRequest(f"nothing is at {path[:80]!r}; state files are below {KEYS}")
+    @property
+    def _files(self) -> Service:
+        if self.service is None:
+            raise Unavailable(self.not_ready, ambiguous=False)
+        return self.service
+
+    async def _elsewhere(self, _request: Request, target: Target) -> Answer:
+        if target.path not in (HEALTHZ, READYZ, METRICS):
+            raise BadRequest(f"nothing is at {target.path[:80]!r}; state files are below {KEYS}")
+        answer = await self._health(target.path)
+        answer.head += self._tail
+        return answer
 
     # Directories.
 
-    async def _stat_top(self, _service: Service, _request: Request, _target: Target) -> Answer:
+    async def _stat_top(self, _request: Request, _target: Target) -> Answer:
+        await self._files.stat_directory(b"")
         return self._is_directory()
 
-    async def _stat_directory(self, service: Service, _request: Request, target: Target) -> Answer:
-        await service.stat_directory(target.key)
+    async def _stat_directory(self, _request: Request, target: Target) -> Answer:
+        await self._files.stat_directory(target.key)
         return self._is_directory()
 
-    async def _read_directory(self, service: Service, _request: Request, target: Target) -> Answer:
-        await service.stat_directory(target.key)
+    async def _read_directory(self, _request: Request, target: Target) -> Answer:
+        await self._files.stat_directory(target.key)
         raise IsDirectory("the name is a directory")
 
-    async def _make_directory(self, service: Service, request: Request, target: Target) -> Answer:
+    async def _make_directory(self, request: Request, target: Target) -> Answer:
         if not request.complete or request.take():
             raise BadRequest("a directory has no content")
-        await service.make_directory(target.key, self._wish(request))
+        await self._files.make_directory(target.key, self._wish(request))
         return Answer(204, self._tail)
 
-    async def _remove_directory(self, service: Service, request: Request, target: Target) -> Answer:
-        await service.remove_directory(target.key, self._wish(request))
+    async def _remove_directory(self, request: Request, target: Target) -> Answer:
+        await self._files.remove_directory(target.key, self._wish(request))
         return Answer(204, self._tail)
 
     # Files.
 
-    async def _read(self, service: Service, request: Request, target: Target) -> Answer:
+    async def _read(self, request: Request, target: Target) -> Answer:
         key = target.key
         headers = request.headers
         wanted = headers.get("If-Match")
@@ -236,15 +224,15 @@ class Routes:
         span = None if ranged is None else parse_range(ranged)
         unless = headers.get("If-None-Match")
         if unless is not None:
-            stat = await service.stat(key)
+            stat = await self._files.stat(key)
             if stat is not None and not none_match(unless, stat.version):
                 return Answer(304, self._facts(stat), length=-1)
         if span is None:
-            reading = await service.read(key, version=version)
+            reading = await self._files.read(key, version=version)
             stat, status, size = reading.stat, 200, reading.stat.size
             head = self._facts(stat)
         else:
-            reading = await service.read(key, start=span[0], end=span[1], version=version)
+            reading = await self._files.read(key, start=span[0], end=span[1], version=version)
             stat, status = reading.stat, 206
             first = max(0, stat.size + span[0]) if span[0] < 0 else span[0]
             if first >= stat.size:
@@ -257,45 +245,45 @@ class Routes:
             return Answer(status, head, reading.data)
         return Answer(status, head, stream=await _begun(reading.stream), length=size)
 
-    async def _stat(self, service: Service, _request: Request, target: Target) -> Answer:
-        stat = await service.stat(target.key)
+    async def _stat(self, _request: Request, target: Target) -> Answer:
+        stat = await self._files.stat(target.key)
         if stat is None:
             return self._is_directory()
         return Answer(200, f"{H_IS_FILE}: true\r\n" + self._facts(stat), length=stat.size)
 
-    async def _write(self, service: Service, request: Request, target: Target) -> Answer:
+    async def _write(self, request: Request, target: Target) -> Answer:
         wish = self._wish(request)
         with self._incoming(request) as incoming:
             body = incoming.whole() if request.complete else await incoming.body()
-            stat = await service.write(target.key, body, wish)
+            stat = await self._files.write(target.key, body, wish)
         return Answer(204, self._etag(stat))
 
-    async def _append(self, service: Service, request: Request, target: Target) -> Answer:
+    async def _append(self, request: Request, target: Target) -> Answer:
         wish = self._wish(request)
         if not wish.when.any:
             raise BadRequest("an append is never conditional")
         with self._incoming(request) as incoming:
-            appended = await service.append(target.key, await incoming.body(), wish)
+            appended = await self._files.append(target.key, await incoming.body(), wish)
         head = self._etag(appended.stat)
         if appended.base is not None:
             head = f"{H_BASE_ETAG}: {quote_etag(appended.base)}\r\n" + head
         return Answer(204, head)
 
-    async def _remove(self, service: Service, request: Request, target: Target) -> Answer:
-        await service.remove(target.key, self._wish(request))
+    async def _remove(self, request: Request, target: Target) -> Answer:
+        await self._files.remove(target.key, self._wish(request))
         return Answer(204, self._tail)
 
-    async def _rename(self, service: Service, request: Request, target: Target) -> Answer:
+    async def _rename(self, request: Request, target: Target) -> Answer:
         parameters = parse_query(target.query)
         if set(parameters) != {"rename_to"}:
             raise BadRequest("POST takes exactly one parameter, rename_to")
         new = parse_key(target.query.partition("=")[2])
         wanted = request.headers.get(H_SOURCE_IF_MATCH)
         when_source = ANY if wanted is None else match(parse_version(wanted))
-        stat = await service.rename(target.key, new, self._wish(request), when_source)
+        stat = await self._files.rename(target.key, new, self._wish(request), when_source)
         return Answer(204, self._tail if stat is None else self._etag(stat))
 
-    async def _list(self, service: Service, _request: Request, target: Target) -> Answer:
+    async def _list(self, _request: Request, target: Target) -> Answer:
         parameters = parse_query(target.query)
         unknown = set(parameters) - {"prefix", "delimiter", "limit", "after", "detail"}
         if unknown:
@@ -306,7 +294,7 @@ class Routes:
         limit = parameters.get("limit", b"%d" % MAX_PAGE)
         if not limit.isdigit() or not int(limit):
             raise BadRequest(f"limit {limit.decode('latin-1')!r}: expected a number from 1 on")
-        listing = await service.list(
+        listing = await self._files.list(
             parameters.get("prefix", b""),
             delimiter=delimiter == b"/",
             after=parameters.get("after", b""),
@@ -316,26 +304,26 @@ class Routes:
 
     # Attributes.
 
-    async def _read_attributes(self, service: Service, _request: Request, target: Target) -> Answer:
+    async def _read_attributes(self, _request: Request, target: Target) -> Answer:
         name = _attribute_name(target)
-        attrs = await service.attributes(target.key)
+        attrs = await self._files.attributes(target.key)
         if not name:
             return Answer(200, _JSON + self._tail, json.dumps({"attrs": sorted(attrs)}).encode())
         if name not in attrs:
             raise KeyNotFound(f"no attribute {name!r}")
         return Answer(200, _JSON + self._tail, json.dumps({"attr": name, "value": attrs[name]}).encode())
 
-    async def _set_attribute(self, service: Service, request: Request, target: Target) -> Answer:
+    async def _set_attribute(self, request: Request, target: Target) -> Answer:
         wish = self._wish(request)
         with self._incoming(request) as incoming:
             name, value = _attribute(await (await incoming.body()).read(), _attribute_name(target))
-        return Answer(204, self._etag(await service.change_attribute(target.key, name, value, wish)))
+        return Answer(204, self._etag(await self._files.change_attribute(target.key, name, value, wish)))
 
-    async def _remove_attribute(self, service: Service, request: Request, target: Target) -> Answer:
+    async def _remove_attribute(self, request: Request, target: Target) -> Answer:
         name = _attribute_name(target)
         if not name:
             raise BadRequest("name the attribute: ?attr=NAME")
-        return Answer(204, self._etag(await service.change_attribute(target.key, name, None, self._wish(request))))
+        return Answer(204, self._etag(await self._files.change_attribute(target.key, name, None, self._wish(request))))
 
     # Parts of requests and answers.
 
@@ -365,30 +353,30 @@ class Routes:
 
     # Failures.
 
-    def _failed(self, request: Request, error: StoreError, began: float) -> Answer:
+    def _failed(self, request: Request, op: str, error: StoreError, began: float) -> Answer:
         level = logging.DEBUG if error.code in _ORDINARY else logging.WARNING
         key = _key(request)
         if log.isEnabledFor(level):
             log.log(
                 level,
                 "request failed",
-                extra=self._context(request, key, began) | {"error": error.code, "cause": str(error)},
+                extra=self._context(op, key, began) | {"error": error.code, "cause": str(error)},
             )
         return self._error(error, f"{self._place}: {key!r}" if key else self._place)
 
-    def _broken(self, request: Request, error: Exception, began: float) -> Answer:
+    def _broken(self, request: Request, op: str, error: Exception, began: float) -> Answer:
         key = _key(request)
-        log.error("request broke", exc_info=error, extra=self._context(request, key, began))
+        log.error("request broke", exc_info=error, extra=self._context(op, key, began))
         kind = UnknownOutcome if request.method in _CHANGES else Unavailable
         return self._error(kind(f"a defect of the proxy: {type(error).__name__}"), f"{self._place}: {key!r}")
 
-    def _context(self, request: Request, key: str, began: float) -> dict[str, object]:
+    def _context(self, op: str, key: str, began: float) -> dict[str, object]:
         mount = self._mount
         return {
             "actor": mount.actor,
             "mount": mount.name,
             "key": key,
-            "op": _op(request),
+            "op": op,
             "backend": mount.backend,
             "ms": round((time.monotonic() - began) * 1000, 3),
         }
@@ -429,14 +417,6 @@ def _key(request: Request) -> str:
         if path.startswith(root):
             return path[len(root) : len(root) + 900]
     return ""
-
-
-def _op(request: Request) -> str:
-    """The name of a request's operation, from a closed set."""
-    try:
-        return _OPS[parse_target(request.target).place].get(request.method, "other")
-    except StoreError:
-        return "other"
 
 
 def _listing(listing: Listing, *, detail: bool) -> bytes:

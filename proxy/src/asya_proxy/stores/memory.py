@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from asya_proxy.errors import (
     Conflict,
@@ -57,6 +57,7 @@ class _Object:
 class MemoryStore(BaseStore):
     """See the module. `config.prefix` and `config.bucket` mean nothing here: the store is nobody else's."""
 
+    immediate: Literal[True] = True
     traits = Traits(
         idempotent=True,
         tree=True,

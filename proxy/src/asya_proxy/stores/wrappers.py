@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from asya_proxy.deadlines import Deadlines, Guard
 from asya_proxy.errors import StoreError, Timeout, Unavailable
@@ -13,6 +13,13 @@ _T = TypeVar("_T")
 
 UPLOAD_RATE = 1 << 20
 """Bytes a second: what a slow but working link manages. A whole body is given so much more time."""
+
+
+@runtime_checkable
+class Immediate(Protocol):
+    """A store that never waits for anything, so that there is nothing to bound."""
+
+    immediate: Literal[True]
 
 
 class BoundedStore(BaseStore):

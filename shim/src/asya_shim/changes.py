@@ -80,9 +80,10 @@ def _change(scope: Scope, place: Place, when: Condition, call: Callable[..., Any
 
 def _note_stored(scope: Scope) -> None:
     scope.stored = True
-    turn = scopes.writer(uncancelled=True)
-    if turn is not None:
-        turn.stored = True
+    if scopes.current_turn.get() is not scope:
+        turn = scopes.writer(uncancelled=True)
+        if turn is not None:
+            turn.stored = True
 
 
 def _failed(scope: Scope, place: Place, when: Condition, error: OSError) -> NoReturn:

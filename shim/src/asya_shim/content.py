@@ -48,6 +48,7 @@ class MemFd:
     def read(self, start: int, end: int) -> bytes:
         """Bytes `start` to `end`, fewer where the file ends before."""
         pieces = []
+        end = min(end, len(self))
         while start < end:
             piece = original.pread(self.fd, min(end - start, 2**30), start)
             if not piece:

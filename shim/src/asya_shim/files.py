@@ -8,6 +8,7 @@ storing half of it, and a file collected without `close()` is stored all the sam
 import errno
 import io
 import os
+import sys
 import warnings
 import weakref
 from itertools import permutations
@@ -146,9 +147,13 @@ class RawFile(io.RawIOBase):
         self._check()
         if not self._reads:
             raise io.UnsupportedOperation("File not open for reading")
-        start = self.tell()
-        data = self.node.read(start, max(start, len(self.node)))
-        self.seek(start + len(data))
+        if self._fd >= 0:
+            start = self.tell()
+            data = self.node.read(start, sys.maxsize)
+            self.seek(start + len(data))
+            return data
+        data = self.node.read(self._position, sys.maxsize)
+        self._position += len(data)
         return data
 
     def write(self, data: "ReadableBuffer") -> int:
@@ -226,11 +231,11 @@ class RawFile(io.RawIOBase):
         """The descriptor if one was asked for, else -1."""
         return self._fd
 
-    def without_descriptor(self, make: Callable[[], _T]) -> _T:
-        """`make()`, with `fileno` refused: up to Python 3.10 a text layer asks, to see whether it is a terminal."""
+    def without_descriptor(self, make: Callable[..., _T], *args: Any) -> _T:
+        """`make(*args)`, with `fileno` refused: up to Python 3.10 a text layer asks, to know of a terminal."""
         self._shy = True
         try:
-            return make()
+            return make(*args)
         finally:
             self._shy = False
 
@@ -323,7 +328,8 @@ class RawFile(io.RawIOBase):
         leave(self, self, error)
 
     def __del__(self) -> None:
-        collect(self, self)
+        if not self.closed:
+            collect(self, self)
 
 
 def leave(outer: Any, raw: RawFile, error: Optional[BaseException]) -> None:
@@ -342,13 +348,17 @@ def is_failure(error: BaseException) -> bool:
     return not (isinstance(error, SystemExit) and error.code in (None, 0))
 
 
-def collect(outer: Any, raw: Optional[RawFile]) -> None:
+def collect(outer: Any, raw: Optional[RawFile] = None) -> None:
     """Close a file that was collected while open; a failure is kept for the end of its scope."""
     try:
-        if raw is None or outer.closed:
+        if outer.closed:
             return
     except ValueError:
         return  # never finished its construction, or detached
+    if raw is None:
+        raw = _raw(outer)
+        if raw is None:
+            return
     try:
         outer.close()
     except Exception as error:
@@ -388,13 +398,6 @@ def below(file: Any) -> Optional[RawFile]:
     return None
 
 
-class BufferedReader(io.BufferedReader):
-    """`io.BufferedReader` over a state file."""
-
-    def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> None:
-        self.close()
-
-
 class BufferedWriter(io.BufferedWriter):
     """`io.BufferedWriter` over a state file."""
 
@@ -402,7 +405,7 @@ class BufferedWriter(io.BufferedWriter):
         _leave(self, error)
 
     def __del__(self) -> None:
-        collect(self, _raw(self))
+        collect(self)
 
 
 class BufferedRandom(io.BufferedRandom):
@@ -412,7 +415,7 @@ class BufferedRandom(io.BufferedRandom):
         _leave(self, error)
 
     def __del__(self) -> None:
-        collect(self, _raw(self))
+        collect(self)
 
 
 class TextIOWrapper(io.TextIOWrapper):
@@ -424,11 +427,11 @@ class TextIOWrapper(io.TextIOWrapper):
         _leave(self, error)
 
     def __del__(self) -> None:
-        collect(self, _raw(self))
+        collect(self)
 
 
 def _leave(outer: Any, error: Optional[BaseException]) -> None:
-    raw = below(outer)
+    raw = below(outer) if error is not None else None
     if raw is None:
         outer.close()
     else:
@@ -505,15 +508,15 @@ def dress(
         if plus:
             buffer = BufferedRandom(raw, size)
         elif letter == "r":
-            buffer = BufferedReader(raw, size)
+            buffer = io.BufferedReader(raw, size)
         else:
             buffer = BufferedWriter(raw, size)
         if binary:
             raw.set_outer(buffer)
             return buffer
-        text = raw.without_descriptor(
-            lambda: TextIOWrapper(buffer, encoding, errors, newline, line_buffering=buffering == 1)
-        )
+        # What only reads has nothing to abandon.
+        layer = io.TextIOWrapper if letter == "r" and not plus else TextIOWrapper
+        text: Any = raw.without_descriptor(layer, buffer, encoding, errors, newline, buffering == 1)
     except BaseException:
         raw.abandon()
         raw.close()
@@ -547,9 +550,13 @@ def open_raw(
     changes.condition(scope, place)
     if place.id in scope.directories:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), place.shown)
-    node = _shared(scope, place) or Node(scope, place, b"")
-    node.truncate(0)
-    return RawFile(node, place.shown, mode, reads=plus, writes=True)
+    shared = _shared(scope, place)
+    if shared is None:
+        shared = Node(scope, place, bytearray())
+        shared.rewritten = True
+    else:
+        shared.truncate(0)
+    return RawFile(shared, place.shown, mode, reads=plus, writes=True)
 
 
 def _refuse_directory(scope: Scope, place: Place, letter: str) -> None:

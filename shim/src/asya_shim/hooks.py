@@ -78,7 +78,8 @@ class Hooks:
         place = locate(file)
         if place is None:
             return original.open_file(file, mode, buffering, encoding, errors, newline, closefd, opener)
-        place.shown = os.fspath(file)
+        if type(file) is not str:
+            place.shown = os.fspath(file)
         if opener is not None:
             fd = opener(place.shown, _flags(mode))
             if fd in descriptors.open_files:

@@ -8,6 +8,7 @@ cannot be below a mount.
 
 import errno
 import os
+import sys
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from asya_shim import original
@@ -56,6 +57,9 @@ class Place:
         """The entry `name` of this directory."""
         return Place(self.mount, self.key + b"/" + name if self.key else name, shown)
 
+
+_ENCODING = sys.getfilesystemencoding()
+_ERRORS = sys.getfilesystemencodeerrors()
 
 mounts: List[MountPoint] = []
 needle = "\0"
@@ -142,7 +146,7 @@ def locate(path: Any, dir_fd: Optional[int] = None) -> Optional[Place]:
         if text.startswith(mount.under) and text[-1] != "/":
             if "\0" in text:
                 raise ValueError("embedded null byte")
-            return Place(mount, os.fsencode(text[len(mount.under) :]), path)
+            return Place(mount, text[len(mount.under) :].encode(_ENCODING, _ERRORS), path)
     return _resolve(text, path)
 
 

@@ -74,6 +74,8 @@ def current() -> Scope:
 
 def writer(uncancelled: bool = False) -> Optional[Scope]:
     """The turn whose end commits what the running code writes now; None outside any turn that goes on."""
+    if not ambient and current_turn.get() is None and _thread.carried is None:
+        return None
     scope = _uncancelled() if uncancelled else current()
     if (scope.ended or not scope.is_turn) and ambient:
         scope = ambient[-1]

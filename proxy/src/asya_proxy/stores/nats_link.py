@@ -83,6 +83,7 @@ class _Generation:
     inbox: str
     waiters: dict[str, _Waiter] = field(default_factory=dict)
     mailboxes: list[asyncio.Queue[Msg | None]] = field(default_factory=list)
+    ready: bool = False
     lost: bool = False
     refusal: str = ""
     """Why nothing can arrive here, if so."""
@@ -198,8 +199,13 @@ class Link:
         cancelled = task.cancelling() if task is not None else 0
         try:
             await generation.client.publish(subject, data, reply, dict(headers) if headers is not None else None)
+        except nats.errors.ConnectionClosedError as error:
+            self._lose(generation, "the connection is closed")
+            raise Unavailable(f"NATS at {self._address}: {error}", ambiguous=False) from error
         except nats.errors.Error as error:
             raise Unavailable(f"NATS at {self._address}: {error}", ambiguous=False) from error
+        except OSError as error:
+            raise Unavailable(f"NATS at {self._address}: {error}") from error
         if task is not None and task.cancelling() > cancelled:
             raise asyncio.CancelledError  # nats-py swallows it while it flushes
 
@@ -244,9 +250,14 @@ class Link:
                     user_credentials=self._address.creds_file,
                 )
                 await client.subscribe(f"{generation.inbox}.*", cb=on_message, pending_bytes_limit=0)
-                await client.flush(timeout=self._timeout)  # type: ignore[arg-type]
+                for _ in range(2):  # its first ping may overtake the subscription
+                    await client.flush(timeout=self._timeout)  # type: ignore[arg-type]
                 if generation.refusal:
                     raise PermissionDenied(generation.refusal)
+            generation.ready = True
+            for task in (client._reading_task, client._flusher_task, client._ping_interval_task):
+                if task is not None:  # their failures come by `on_error`; the loop need not report them again
+                    task.add_done_callback(_observe)
         except BaseException as error:
             await self._discard(client)
             if isinstance(error, Exception) and not isinstance(error, StoreError):
@@ -353,6 +364,11 @@ class Link:
         """What nats-py reports out of band; a refusal of a subject answers whoever waits for it."""
         self._last_error = str(error).strip() or type(error).__name__
         denied = _DENIED.search(self._last_error)
+        if generation.ready and isinstance(
+            error, OSError | nats.errors.StaleConnectionError | nats.errors.ProtocolError
+        ):
+            # Without reconnecting this is the end of the client, and it may fail to say so by `on_closed`.
+            self._lose(generation, "the connection was lost")
         if denied is None:
             log.debug("nats reports server=%s error=%s", self._address, self._last_error)
             return
@@ -374,3 +390,8 @@ class Link:
                 waiter.answer.set_exception(Unavailable(f"NATS at {self._address}: {why}"))
         for queue in generation.mailboxes:
             queue.put_nowait(None)
+
+
+def _observe(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.debug("nats client task failed error=%r", task.exception())

@@ -1,5 +1,6 @@
 """Fixtures of the control plane's tests: a real API server without nodes."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,13 @@ from support.kube import api_server
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/asyncactors.asya.sh"
+
+
+@pytest.fixture(autouse=True)
+def _own_garbage():
+    """What a test leaves unclosed is that test's failure and not the next one's."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,7 @@ class Cluster:
         return [
             (e["type"], e["reason"], e["message"])
             for e in self.items("events")
-            if e["source"]["component"] == "asya-operator"
+            if e.get("source", {}).get("component") == "asya-operator"
         ]
 
 

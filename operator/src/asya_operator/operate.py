@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ log = logging.getLogger("asya_operator.operate")
 WORKERS = 8
 LIST_SECONDS = 60.0
 PASS_SECONDS = 120.0
+FINISH_SECONDS = 10.0
 CHILDREN = (("apps", "v1", "deployments"), ("", "v1", "services"), ("", "v1", "pods"), ("batch", "v1", "jobs"))
 
 
@@ -103,9 +104,8 @@ class Operator:
         return registry
 
     async def work(self) -> None:
-        """One worker: passes, for ever."""
-        while True:
-            key = await self.queue.take()
+        """One worker: passes, until the queue is closed."""
+        while (key := await self.queue.take()) is not None:
             started = time.perf_counter()
             where = {"namespace": key[0], "actor": key[1]}
             try:
@@ -177,35 +177,36 @@ class Operator:
         runner = web.AppRunner(self.health_app(), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, port=self.settings.health_port).start()
-        tasks = [asyncio.create_task(self.work()) for _ in range(WORKERS)]
-        tasks.append(asyncio.create_task(self.watch_the_watch()))
-        if self.settings.certificates is not None:
-            rotation = rotate(self.kube, self.settings.certificates, self.metrics.certificate_expiry)
-            tasks.append(asyncio.create_task(rotation))
-        tasks.append(
-            asyncio.create_task(
-                kopf.operator(
-                    registry=self.registry(),
-                    settings=kopf_settings(),
-                    standalone=True,
-                    clusterwide=not self.settings.namespaces,
-                    namespaces=self.settings.namespaces,
-                    stop_flag=stop,
-                    ready_flag=self.ready,
-                )
-            )
-        )
+        workers = [asyncio.create_task(self.work()) for _ in range(WORKERS)]
+        tasks = [*workers, *(asyncio.create_task(part) for part in self._parts(stop))]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
             self.queue.close()
+            # A pass that is under way may end; the next process does the rest.
+            await asyncio.wait(workers, timeout=FINISH_SECONDS)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await runner.cleanup()
             await self.kube.close()
+
+    def _parts(self, stop: asyncio.Event) -> Iterator[Coroutine[Any, Any, None]]:
+        """What runs beside the workers; kopf's part ends when `stop` is set."""
+        yield self.watch_the_watch()
+        if self.settings.certificates is not None:
+            yield rotate(self.kube, self.settings.certificates, self.metrics.certificate_expiry)
+        yield kopf.operator(
+            registry=self.registry(),
+            settings=kopf_settings(),
+            standalone=True,
+            clusterwide=not self.settings.namespaces,
+            namespaces=self.settings.namespaces,
+            stop_flag=stop,
+            ready_flag=self.ready,
+        )
 
 
 def kopf_settings() -> kopf.OperatorSettings:

@@ -20,6 +20,7 @@ class WorkQueue:
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._queued)
@@ -28,6 +29,8 @@ class WorkQueue:
         """Work on `key` in `delay` seconds; an earlier appointment stays, a later one is replaced."""
         loop = asyncio.get_running_loop()
         timer = self._timers.get(key)
+        if self._closed:
+            return
         if delay > 0:
             if key not in self._queued and (timer is None or timer.when() > loop.time() + delay):
                 self._cancel(key)
@@ -49,11 +52,13 @@ class WorkQueue:
         if timer is not None:
             timer.cancel()
 
-    async def take(self) -> Key:
-        """The next key, to be given back by `done` or `failed`."""
-        while not self._ready:
+    async def take(self) -> Key | None:
+        """The next key, to be given back by `done` or `failed`; None once the queue is closed."""
+        while not self._ready and not self._closed:
             self._wake.clear()
             await self._wake.wait()
+        if self._closed:
+            return None
         key = self._ready.popleft()
         self._queued.discard(key)
         self._busy.add(key)
@@ -78,7 +83,9 @@ class WorkQueue:
             self._wake.set()
 
     def close(self) -> None:
-        """Forget all appointments."""
+        """Hand out no more keys, and forget all appointments."""
+        self._closed = True
+        self._wake.set()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

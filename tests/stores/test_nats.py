@@ -31,7 +31,7 @@ from asya_proxy.stores import nats as module
 from asya_proxy.stores.base import ABSENT, Body, Change, Reading, StoreConfig, match
 from asya_proxy.stores.nats import NatsStore
 from asya_proxy.stores.nats_record import MAX_PAST, Run, decode_key, encode_key, pieces, subject_filter
-from asya_proxy.testing import StoreFactory, StoreSuite
+from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
 from support.server_nats import NatsServer
 
 BIG = bytes(range(256)) * 6000  # 1.5 MB: three chunks
@@ -575,4 +575,8 @@ class Fixtures:
 
 
 class TestNatsStore(Fixtures, StoreSuite):
+    pass
+
+
+class TestNatsConsistency(Fixtures, ConsistencySuite):
     pass

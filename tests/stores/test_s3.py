@@ -13,6 +13,7 @@ from typing import Any
 import boto3
 import pytest
 
+from asya_proxy import selftest
 from asya_proxy.errors import (
     BadRequest,
     Busy,
@@ -458,6 +459,33 @@ class TestLostAnswers:
         fault.release.set()
         with pytest.raises(Conflict):
             await delete
+
+
+class TestPromises:
+    """The self-test must see through this store what a server does not keep."""
+
+    async def test_a_server_that_keeps_all(self, versitygw: S3Server, connect: Open) -> None:
+        store = await connect(versitygw, f"test/{secrets.token_hex(6)}/")
+        assert (await selftest.probe(store)).broken == ()
+        assert await store.completion_is_conditional(b".asya/selftest/parts")
+        assert [entry.key for entry in (await store.list(b"")).entries] == [b".asya/promises"]
+
+    @pytest.mark.parametrize(
+        ("operation", "broken"),
+        [("PutObject", selftest.PUT_CREATES_TWICE), ("DeleteObject", selftest.DELETE_IGNORES_MATCH)],
+    )
+    async def test_a_server_that_ignores_conditions(self, connect: Open, operation: str, broken: str) -> None:
+        with FakeS3(ignores=frozenset({operation})) as server:
+            store = await connect(server)
+            assert (await selftest.probe(store)).broken == (broken,)
+            assert server.objects == {}
+
+    async def test_a_server_that_completes_regardless(self, connect: Open) -> None:
+        with FakeS3(ignores=frozenset({"CompleteMultipartUpload"})) as server:
+            store = await connect(server)
+            assert not await store.completion_is_conditional(b".asya/selftest/parts")
+            await store.close()  # which waits for aborts
+            assert (server.objects, server.uploads) == ({}, {})
 
 
 class TestReading:

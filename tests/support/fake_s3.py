@@ -76,7 +76,10 @@ class Fault:
 class FakeS3:
     """`with FakeS3() as fake`: serves on a loopback port from a thread of its own."""
 
-    def __init__(self, *, min_part: int = MIN_PART, region: str = REGION) -> None:
+    def __init__(
+        self, *, min_part: int = MIN_PART, region: str = REGION, ignores: frozenset[str] = frozenset()
+    ) -> None:
+        """`ignores`: the operations that take conditions and do not keep them, as some servers do."""
         self.objects: dict[str, Object] = {}
         self.uploads: dict[str, Upload] = {}
         self.requests: list[str] = []
@@ -84,6 +87,7 @@ class FakeS3:
         self.faults: list[Fault] = []
         self._min_part = min_part
         self._region = region
+        self._ignores = ignores
         self._count = 0
         self._port = 0
         self._loop = asyncio.new_event_loop()
@@ -198,6 +202,8 @@ class FakeS3:
 
     def _demand(self, call: _Call, key: str) -> None:
         """The conditions of a write."""
+        if _operation(call) in self._ignores:
+            return
         found = self.objects.get(key)
         none, match = call.headers.get("If-None-Match"), call.headers.get("If-Match")
         if none is not None and none != "*":

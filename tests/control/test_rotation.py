@@ -66,6 +66,16 @@ async def webhook(kube, tmp_path):
     kube.request("DELETE", CONFIGURATION + "/asya-test")
     kube.request("DELETE", f"/api/v1/namespaces/{NAMESPACE}/secrets/webhook-tls")
     await server.stop(lame_duck=0)
+    await closed()
+
+
+async def closed():
+    """Until the API server has answered the farewell of each TLS connection: nothing is left to be watched but the
+    loop's own pipe."""
+    watched = asyncio.get_running_loop()._selector.get_map()
+    async with asyncio.timeout(10):
+        while len(watched) > 1:
+            await asyncio.sleep(0.01)
 
 
 async def mount(server, files, kube):

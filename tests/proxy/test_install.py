@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from asya_proxy.__main__ import main
 from asya_proxy.install import InstallError, install
 
 
@@ -84,3 +85,17 @@ def test_the_umask_does_not_matter(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert {mode for mode, _ in tree(tmp_path).values()} == {0o644}
+
+
+def test_serve_installs_first(tmp_path, monkeypatch, capsys):
+    """The sidecar takes the place of the init container that installs. Here it then stops for want of settings."""
+    monkeypatch.delenv("STATE_BACKEND", raising=False)
+    assert main(["serve", "--install", str(tmp_path / "opt")]) == 2
+    assert (tmp_path / "opt" / "run.py").is_file()
+    assert "STATE_BACKEND" in capsys.readouterr().err
+
+
+def test_serve_does_not_start_where_it_cannot_install(tmp_path, capsys):
+    (tmp_path / "opt").write_text("a file")
+    assert main(["serve", "--install", str(tmp_path / "opt")]) == 1
+    assert "cannot write" in capsys.readouterr().err

@@ -19,13 +19,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _install(Path(arguments.directory))
     if command in ("ls", "cat"):
         return _look(command, os.fsencode(arguments.path))
+    if command == "serve" and arguments.install is not None and _install(Path(arguments.install)) != 0:
+        return 1
     return _with_settings(command, races=command == "check" and arguments.races)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="asya-state-proxy", description="The state proxy of Asya actors.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("serve", help="serve the mounts that STATE_* variables describe")
+    serve = commands.add_parser("serve", help="serve the mounts that STATE_* variables describe")
+    serve.add_argument("--install", metavar="DIR", help="first do what `install DIR` does")
     install = commands.add_parser("install", help="write run.py and lib/ for the handler's container")
     install.add_argument("directory", metavar="DIR")
     check = commands.add_parser("check", help="test whether the backend keeps its promises")

@@ -31,7 +31,7 @@ from asya_proxy.errors import (
 from asya_proxy.stores import gcs
 from asya_proxy.stores.base import ABSENT, ANY, CHUNK, Body, Change, Past, Reading, StoreConfig, match
 from asya_proxy.stores.gcs import GcsStore
-from asya_proxy.testing import StoreFactory, StoreSuite
+from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
 from support.server_gcs import GcsServer
 from support.servers import free_port
 
@@ -48,6 +48,12 @@ class TestGcsStore(StoreSuite):
     ROUNDS = 8
     EXAMPLES = 6
 
+    @pytest.fixture
+    def store_factory(self, running: GcsServer) -> StoreFactory:
+        return lambda prefix: GcsStore(StoreConfig(running.bucket, prefix, running.environ))
+
+
+class TestGcsConsistency(ConsistencySuite):
     @pytest.fixture
     def store_factory(self, running: GcsServer) -> StoreFactory:
         return lambda prefix: GcsStore(StoreConfig(running.bucket, prefix, running.environ))

@@ -34,7 +34,7 @@ from asya_proxy.errors import (
 from asya_proxy.stores import history, s3, s3_multipart
 from asya_proxy.stores.base import ABSENT, ANY, CHUNK, Body, Change, Past, Reading, StoreConfig, match
 from asya_proxy.stores.s3 import S3Store
-from asya_proxy.testing import StoreFactory, StoreSuite
+from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
 from asya_proxy.testing.conditions import ConditionCases
 from asya_proxy.testing.optional import CopyCases
 from support.fake_s3 import FakeS3, Fault
@@ -66,6 +66,12 @@ class TestS3Store(StoreSuite):
         if reason := WAIVERS.get(request.node.originalname):
             pytest.skip(f"waived for versitygw, the fake runs it: {reason}")
 
+    @pytest.fixture
+    def store_factory(self, versitygw: S3Server) -> StoreFactory:
+        return lambda prefix: S3Store(StoreConfig(versitygw.bucket, prefix, versitygw.environ))
+
+
+class TestS3Consistency(ConsistencySuite):
     @pytest.fixture
     def store_factory(self, versitygw: S3Server) -> StoreFactory:
         return lambda prefix: S3Store(StoreConfig(versitygw.bucket, prefix, versitygw.environ))
@@ -467,8 +473,13 @@ class TestPromises:
     async def test_a_server_that_keeps_all(self, versitygw: S3Server, connect: Open) -> None:
         store = await connect(versitygw, f"test/{secrets.token_hex(6)}/")
         assert (await selftest.probe(store)).broken == ()
-        assert await store.completion_is_conditional(b".asya/selftest/parts")
         assert [entry.key for entry in (await store.list(b"")).entries] == [b".asya/promises"]
+
+    async def test_a_server_that_completes_on_a_condition(self, place: Place, connect: Open) -> None:
+        store = await connect(place.server, place.prefix)
+        await store.put(b"f", Body(b"there"), change())
+        assert await store.completion_is_conditional(b"f")
+        assert await content(await store.get(b"f")) == b"there"
 
     @pytest.mark.parametrize(
         ("operation", "broken"),
@@ -483,9 +494,9 @@ class TestPromises:
     async def test_a_server_that_completes_regardless(self, connect: Open) -> None:
         with FakeS3(ignores=frozenset({"CompleteMultipartUpload"})) as server:
             store = await connect(server)
-            assert not await store.completion_is_conditional(b".asya/selftest/parts")
-            await store.close()  # which waits for aborts
-            assert (server.objects, server.uploads) == ({}, {})
+            await store.put(b"f", Body(b"there"), change())
+            assert not await store.completion_is_conditional(b"f")
+            assert server.uploads == {}
 
 
 class TestReading:

@@ -27,7 +27,7 @@ async def parts(body: Body, size_of: Callable[[int], int]) -> AsyncGenerator[Par
     size = size_of(number)
     async for piece in body:
         buffer += piece
-        if len(buffer) > size:  # only more than a part shows that this part is not the last
+        while len(buffer) > size:  # only more than a part shows that this part is not the last
             full = bytes(memoryview(buffer)[:size])
             del buffer[:size]
             yield Part(number, offset, full, last=False)

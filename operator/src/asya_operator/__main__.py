@@ -129,6 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ManifestError, Refused) as error:
         print(f"asya-operator: {error}", file=sys.stderr)
     except OSError as error:
+        if error.filename is None:
+            raise
         print(f"asya-operator: {error.filename}: {error.strerror}", file=sys.stderr)
     return 1
 

@@ -124,7 +124,7 @@ def _review(response: dict[str, Any]) -> dict[str, Any]:
 def patch(before: Any, after: Any, path: str = "") -> list[dict[str, Any]]:
     """RFC 6902 operations that make `after` of `before`. Lists of one length are patched by entry, so that a
     mount in a container with thousands of variables does not send them all."""
-    if before == after and type(before) is type(after):
+    if before is after or (before == after and type(before) is type(after)):
         return []
     if isinstance(before, dict) and isinstance(after, dict):
         operations: list[dict[str, Any]] = []

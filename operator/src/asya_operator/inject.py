@@ -7,7 +7,6 @@ over from a pod are the identity that the platform gave it and the image `asya-i
 that image is on the list.
 """
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,37 +48,33 @@ def inject(pod: Mapping[str, Any], namespace: str, settings: Settings) -> Pod:
     """The pod with sidecar, sockets and mounts; `pod` itself is left alone. Idempotent.
 
     Args:
-        pod: a Pod as plain data; without the label it comes back unchanged.
+        pod: a Pod as plain data; without the label it comes back unchanged. The result may share parts with it.
         namespace: where it is created, from whoever knows (the admission request), never from the pod.
         settings: the webhook's own.
 
     Raises:
         Refused: why the pod cannot be admitted.
     """
-    out: Pod = copy.deepcopy(dict(pod))
-    if not wants_state(out):
-        return out
-    _check_shape(out)
-    config = _config(out)
-    _check(out, config)
-    spec = out["spec"]
+    if not wants_state(pod):
+        return dict(pod)
+    _check_shape(pod)
+    config = _config(pod)
+    _check(pod, config)
+    # Copied is what changes, and nothing else: a pod may have thousands of variables.
+    metadata, spec = dict(pod["metadata"]), dict(pod["spec"])
     init = spec.get("initContainers") or []
     ours = [c for c in init if c["name"] in (INSTALL_CONTAINER, PROXY_CONTAINER)]
     others = [c for c in init if c["name"] not in (INSTALL_CONTAINER, PROXY_CONTAINER)]
     seeing = [c for c in (*spec["containers"], *others) if c["name"] in config.containers]
     proxy = _proxy(config, namespace, settings, _image(ours, settings), [*seeing, *ours])
-    spec["initContainers"] = _ordered(others, proxy, settings)
+    spec["initContainers"] = _ordered([_with_sockets(c, config) for c in others], proxy, settings)
+    spec["containers"] = [_with_sockets(c, config) for c in spec["containers"]]
     spec["volumes"] = _volumes(spec.get("volumes") or [], config)
-    for container in seeing:
-        container["volumeMounts"] = _with_mount(
-            container.get("volumeMounts") or [],
-            {"name": SOCKET_VOLUME, "mountPath": SOCKET_DIR, "readOnly": True},
-        )
-    out["metadata"].setdefault("annotations", {}).setdefault(DEFAULT_CONTAINER_ANNOTATION, RUNTIME_CONTAINER)
-    return out
+    metadata["annotations"] = {DEFAULT_CONTAINER_ANNOTATION: RUNTIME_CONTAINER, **metadata["annotations"]}
+    return {**pod, "metadata": metadata, "spec": spec}
 
 
-def _check_shape(pod: Pod) -> None:
+def _check_shape(pod: Mapping[str, Any]) -> None:
     """What every later step takes for granted of a pod that anybody may have written."""
     metadata, spec = pod.get("metadata"), pod.get("spec")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("annotations") or {}, dict):
@@ -103,7 +98,7 @@ def _check_shape(pod: Pod) -> None:
         raise Refused("spec.containers: missing")
 
 
-def _config(pod: Pod) -> StateConfig:
+def _config(pod: Mapping[str, Any]) -> StateConfig:
     annotations = pod["metadata"].get("annotations") or {}
     text = annotations.get(STATE_CONFIG_ANNOTATION)
     if not isinstance(text, str):
@@ -117,7 +112,7 @@ def _config(pod: Pod) -> StateConfig:
         raise Refused(f"annotation {STATE_CONFIG_ANNOTATION}: {error}") from None
 
 
-def _check(pod: Pod, config: StateConfig) -> None:
+def _check(pod: Mapping[str, Any], config: StateConfig) -> None:
     spec = pod["spec"]
     containers = spec["containers"]
     everyone = [*containers, *(spec.get("initContainers") or [])]
@@ -229,6 +224,10 @@ def _volumes(volumes: list[Pod], config: StateConfig) -> list[Pod]:
     return [*(volume for volume in volumes if volume["name"] not in names), *ours]
 
 
-def _with_mount(mounts: list[Pod], mount: Pod) -> list[Pod]:
-    """`mounts` with ours in the place of any other at its path."""
-    return [*(m for m in mounts if str(m.get("mountPath", "")).rstrip("/") != mount["mountPath"]), mount]
+def _with_sockets(container: Pod, config: StateConfig) -> Pod:
+    """A container that sees the state, with the sockets in the place of any other mount there."""
+    if container["name"] not in config.containers:
+        return container
+    others = [m for m in container.get("volumeMounts") or [] if m.get("mountPath", "").rstrip("/") != SOCKET_DIR]
+    mount = {"name": SOCKET_VOLUME, "mountPath": SOCKET_DIR, "readOnly": True}
+    return {**container, "volumeMounts": [*others, mount]}

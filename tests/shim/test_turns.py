@@ -230,16 +230,19 @@ class TestEndOfTurn:
     def test_a_file_collected_without_close_is_stored(self, state: State) -> None:
         with Turn() as t:
             open(state.path("f"), "w").write("text")
+            open(state.path("g"), "wb", buffering=0).write(b"raw")
             gc.collect()
             assert state.get("f") == b"text"
+            assert state.get("g") == b"raw"
             t.commit()
 
-    def test_a_failure_of_a_collected_file_fails_the_turn(self, cas: State) -> None:
+    @pytest.mark.parametrize(("mode", "buffering"), [("w", -1), ("wb", -1), ("wb", 0)])
+    def test_a_failure_of_a_collected_file_fails_the_turn(self, mode: str, buffering: int, cas: State) -> None:
         cas.put("f", b"1")
         before = endings.failures["collected"]
         with Turn() as t:
-            f = open(cas.path("f"), "w")
-            f.write("mine")
+            f = open(cas.path("f"), mode, buffering=buffering)
+            f.write("mine" if mode == "w" else b"mine")
             cas.put("f", b"2")
             del f
             gc.collect()

@@ -308,11 +308,19 @@ class RawFile(io.RawIOBase):
                 if self._fd >= 0 and isinstance(content, MemFd) and node.writers == {id(self)}:
                     content.seal()
                 node.commit()
+        except Exception as error:
+            if not getattr(self, "_finalizing", False):
+                raise
+            # `io` closes what is collected, and drops what that raises.
+            from asya_shim.endings import lose
+
+            lose(self.scope, error)
         finally:
             super().close()
             node.detach(self)
             self.scope.files.pop(id(self), None)
-            RawFile.all_writers.pop(id(self), None)
+            if self._writes:
+                RawFile.all_writers.pop(id(self), None)
             if self._fd >= 0:
                 from asya_shim.descriptors import withdraw
 
@@ -326,10 +334,6 @@ class RawFile(io.RawIOBase):
         trace: Optional[TracebackType],
     ) -> None:
         leave(self, self, error)
-
-    def __del__(self) -> None:
-        if not self.closed:
-            collect(self, self)
 
 
 def leave(outer: Any, raw: RawFile, error: Optional[BaseException]) -> None:
@@ -348,17 +352,16 @@ def is_failure(error: BaseException) -> bool:
     return not (isinstance(error, SystemExit) and error.code in (None, 0))
 
 
-def collect(outer: Any, raw: Optional[RawFile] = None) -> None:
-    """Close a file that was collected while open; a failure is kept for the end of its scope."""
+def collect(outer: Any) -> None:
+    """Close a buffer or text layer that was collected while open; a failure is kept for the end of its scope."""
     try:
         if outer.closed:
             return
     except ValueError:
         return  # never finished its construction, or detached
+    raw = _raw(outer)
     if raw is None:
-        raw = _raw(outer)
-        if raw is None:
-            return
+        return
     try:
         outer.close()
     except Exception as error:

@@ -5,7 +5,7 @@ they are disowned, but for appends, which the child may go on making on its own 
 """
 
 import os
-import threading
+from _thread import RLock
 from typing import TYPE_CHECKING
 
 from asya_shim import endings, paths
@@ -43,7 +43,7 @@ def _in_child() -> None:
         if file is None or file.closed:
             continue
         node = file.node
-        node.lock = threading.RLock()
+        node.lock = RLock()
         if file.appends and not node.rewritten and node.content is None:
             node.tail = b""
             node.missing = False

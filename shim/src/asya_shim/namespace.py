@@ -5,6 +5,7 @@ Parents are implicit, permissions are kept in this process only, and there are n
 """
 
 import errno
+import functools
 import os
 import stat as modes
 import time
@@ -38,36 +39,42 @@ def _remember(table: Dict[FileId, Any], name: FileId, value: Any) -> None:
     table[name] = value
 
 
-def _inode(place: Place) -> int:
+@functools.lru_cache(maxsize=4096)
+def _inode(mount: str, key: bytes) -> int:
     """A number that is the same for the same name in every process, and never 0."""
     try:
         from _blake2 import blake2b
     except ImportError:
         from hashlib import blake2b
 
-    digest = blake2b(place.mount.name.encode() + b"\0" + place.key, digest_size=8).digest()
+    digest = blake2b(mount.encode() + b"\0" + key, digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1 or 1
 
 
 def _result(place: Place, mode: int, size: int, mtime_ns: int, atime_ns: Optional[int] = None) -> os.stat_result:
-    chosen = _permissions.get(place.id)
-    if chosen is not None:
-        mode = modes.S_IFMT(mode) | chosen
-    links = 2 if modes.S_ISDIR(mode) else 1
-    atime_ns = mtime_ns if atime_ns is None else atime_ns
-    atime, mtime = atime_ns / 10**9, mtime_ns / 10**9
+    links = 2 if mode == DIRECTORY_MODE else 1
+    if _permissions:
+        chosen = _permissions.get(place.id)
+        if chosen is not None:
+            mode = modes.S_IFMT(mode) | chosen
+    mtime = mtime_ns / 1e9
+    if atime_ns is None:
+        atime_ns, atime = mtime_ns, mtime
+    else:
+        atime = atime_ns / 1e9
+    seconds = mtime_ns // 1000000000
     return os.stat_result(
         (
             mode,
-            _inode(place),
+            _inode(*place.id),
             place.mount.device,
             links,
             os.getuid(),
             os.getgid(),
             size,
-            atime_ns // 10**9,
-            mtime_ns // 10**9,
-            mtime_ns // 10**9,
+            atime_ns // 1000000000,
+            seconds,
+            seconds,
         ),
         {
             "st_atime": atime,
@@ -91,7 +98,7 @@ def directory_status(place: Place) -> os.stat_result:
 
 def file_status(place: Place, size: int, mtime_ns: int, version: Optional[str]) -> os.stat_result:
     """`stat` of a file at `version` (None: not stored yet)."""
-    times = _times.get(place.id)
+    times = _times.get(place.id) if _times else None
     if times is not None and times[0] == version:
         return _result(place, FILE_MODE, size, times[2], times[1])
     return _result(place, FILE_MODE, size, mtime_ns)

@@ -6,9 +6,9 @@ whole), bytes were added at its end (one PATCH of the tail), or it has to come i
 """
 
 import errno
-import threading
 import time
-from typing import TYPE_CHECKING, Optional, Set, Union
+from _thread import RLock
+from typing import TYPE_CHECKING, AbstractSet, Optional, Union
 
 from asya_shim import changes, lookups, original
 from asya_shim.content import Content, MemFd, Ranges, piece
@@ -50,6 +50,9 @@ class Node:
     dead: Optional[OSError] = None
     exposed = False
     """A descriptor that writes is out."""
+    handles = 0
+    writers: AbstractSet[int] = frozenset()
+    """The handles that can write, by identity."""
     _digest = b""
     _ahead: Optional[Ahead] = None
     _never_ahead = False
@@ -58,9 +61,7 @@ class Node:
         self.scope = scope
         self.place = place
         self.content: Union[Content, Streamed, None] = content
-        self.handles: Set[int] = set()
-        self.writers: Set[int] = set()
-        self.lock = threading.RLock()
+        self.lock = RLock()
         if not content:
             self.mtime_ns = time.time_ns()
 
@@ -72,19 +73,20 @@ class Node:
     def attach(self, file: "RawFile", writes: bool) -> None:
         """`file` is a handle of this node from now on."""
         with self.lock:
-            self.handles.add(id(file))
+            self.handles += 1
             if writes:
-                self.writers.add(id(file))
+                self.writers |= {id(file)}
             if not self.unlinked:
                 self.scope.nodes[self.place.id] = self
 
     def detach(self, file: "RawFile") -> None:
         """`file` is closed."""
         with self.lock:
-            self.handles.discard(id(file))
-            self.writers.discard(id(file))
-            if not self.writers:
-                self.exposed = False
+            self.handles -= 1
+            if self.writers:
+                self.writers -= {id(file)}
+                if not self.writers:
+                    self.exposed = False
             if not self.handles:
                 self.forget()
 
@@ -171,19 +173,21 @@ class Node:
         """
         with self.lock:
             self.refuse_dead()
-            if self._ahead is not None or (sequential and start + len(data) > AHEAD_FROM):
+            end = start + len(data)
+            if self._ahead is not None or (sequential and end > AHEAD_FROM):
                 written = self._write_ahead(start, data, sequential)
                 if written:
                     return written
-            self._check_size(start + len(data))
-            content = self._mutable()
+            if end > max_file_size:
+                self._check_size(end)
+            content = self.content if type(self.content) is bytearray else self._mutable()
             if isinstance(content, MemFd):
                 content.write(start, data)
             else:
                 size = len(content)
                 if start > size:
                     content.extend(bytes(start - size))
-                content[start : start + len(data)] = data
+                content[start:end] = data
             self._changed()
             return len(data)
 

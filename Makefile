@@ -65,7 +65,7 @@ servers: ## install the real servers that the tests run against
 
 .PHONY: test
 test: install servers ## every test that needs no cluster, on one CPython (and the shim on every one installed)
-	time $(BIN)/pytest -m "not soak"
+	time $(BIN)/pytest -m "not soak" -n 2 --dist loadscope
 
 .PHONY: soak
 soak: install servers ## the long campaigns; hours, by hand, log kept in build/soak.log

@@ -1,7 +1,7 @@
 """What became of a change whose answer was lost: read from the ids stored beside the value.
 
-Pure: facts in, verdict out. The rule and the measurements behind it are in the docs under "lost answers":
-own id found is success; our base replaced by another id is a conflict; anything else stays unknown.
+Pure: facts in, verdict out. The rule: own id found is success; our base replaced by another id is a conflict;
+anything else stays unknown.
 """
 
 from __future__ import annotations

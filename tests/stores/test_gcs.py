@@ -419,10 +419,25 @@ class TestReading:
     async def test_what_could_not_be_asked_is_not_absent(
         self, server: GcsServer, store: GcsStore, answer: tuple[int, str]
     ) -> None:
+        await store.put(b"f", Body(b"x"), change())
         for work in (store.head, store.get):
             server.fault("^GET /asya-state/", Answer=answer[0], Code=answer[1])
             with pytest.raises((Unavailable, PermissionDenied)):
                 await work(b"f")
+
+    async def test_absence_hidden_behind_a_refusal(self, server: GcsServer, store: GcsStore) -> None:
+        """GCS answers 403 for an absent object to those who may list only below a prefix."""
+        await store.put(b"f", Body(b"x"), change())
+        for work in (store.head, store.get):
+            server.fault("^GET /asya-state/", Answer=403, Code="AccessDenied")
+            assert await work(b"nothing") is None
+            server.fault("^GET /asya-state/", Answer=403, Code="AccessDenied")
+            with pytest.raises(PermissionDenied):
+                await work(b"f")
+            server.fault("^GET /asya-state/", Answer=403, Code="AccessDenied")
+            server.fault("^GET /storage/v1/b/asya-state/o", Answer=403, Code="forbidden")
+            with pytest.raises(PermissionDenied, match=r"gcs (head|get)"):
+                await work(b"nothing")
 
     @pytest.mark.parametrize("size", [1000, 3 * MIB])
     async def test_an_answer_that_breaks_off(self, server: GcsServer, store: GcsStore, size: int) -> None:

@@ -507,17 +507,31 @@ class TestReading:
         fake.fault(fault("GetObject"))
         assert await content(await store.get(b"f")) == b"x"
 
-    @pytest.mark.parametrize(
-        "answer", [(404, "NoSuchBucket"), (404, "XAdminUserNotFound"), (404, ""), (403, "AccessDenied")]
-    )
+    @pytest.mark.parametrize("answer", [(404, "NoSuchBucket"), (404, "XAdminUserNotFound"), (404, ""), (403, "")])
     async def test_what_could_not_be_asked_is_not_absent(
         self, fake: FakeS3, connect: Open, answer: tuple[int, str]
     ) -> None:
         store = await connect(fake)
+        await store.put(b"f", Body(b"x"), change())
         for work in (store.head, store.get):
             fake.fault(Fault("GetObject", answer=answer))
             with pytest.raises((Unavailable, PermissionDenied)):
                 await work(b"f")
+
+    async def test_absence_hidden_behind_a_refusal(self, fake: FakeS3, connect: Open) -> None:
+        """S3 answers 403 for an absent object to those who may list only below a prefix."""
+        store = await connect(fake)
+        await store.put(b"f", Body(b"x"), change())
+        for work in (store.head, store.get):
+            fake.fault(Fault("GetObject", answer=(403, "AccessDenied")))
+            assert await work(b"nothing") is None
+            fake.fault(Fault("GetObject", answer=(403, "AccessDenied")))
+            with pytest.raises(PermissionDenied):
+                await work(b"f")
+            fake.fault(Fault("GetObject", answer=(403, "AccessDenied")))
+            fake.fault(Fault("ListObjectsV2", answer=(403, "AccessDenied")))
+            with pytest.raises(PermissionDenied, match=r"s3 (head|get)"):
+                await work(b"nothing")
 
     async def test_a_head_is_one_request(self, fake: FakeS3, connect: Open) -> None:
         store = await connect(fake)

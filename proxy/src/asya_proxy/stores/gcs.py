@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import requests
 from google.cloud.storage import Blob
 
-from asya_proxy.errors import Conflict, KeyNotFound, RangeInvalid, TooLarge, Unavailable
+from asya_proxy.errors import Conflict, KeyNotFound, PermissionDenied, RangeInvalid, TooLarge, Unavailable
 from asya_proxy.stores import history, object_keys
 from asya_proxy.stores.base import (
     CHUNK,
@@ -95,12 +95,25 @@ class GcsStore(BaseStore):
             return _stat(await self._calls.read("head", partial(self._look, name, {"Range": "bytes=0-0"})))
         except KeyNotFound:
             return None
+        except PermissionDenied as refusal:
+            await self._hidden(name, refusal)
+            return None
         except RangeInvalid:
             pass
         try:  # empty, so that it has no first byte
             return _stat(await self._calls.read("head", partial(self._look, name, {})))
         except KeyNotFound:
             return None
+
+    async def _hidden(self, name: str, refusal: PermissionDenied) -> None:
+        """Return where `refusal` hides an absent object: GCS says 403 for it to those who may list only below a prefix.
+        Raises `refusal` where the object is there, or cannot be looked for."""
+        try:
+            found, _ = await self._calls.read("list", partial(self._listing, name, "", False, 1))
+        except PermissionDenied:
+            raise refusal from None
+        if any(item.object_name == name for item in found):
+            raise refusal
 
     def _look(self, name: str, headers: Mapping[str, str]) -> requests.Response:
         answer = self._calls.open(name, headers)
@@ -126,6 +139,9 @@ class GcsStore(BaseStore):
                 "get", partial(self._fetch, self._name(key), headers), discard=lambda got: got.answer.close()
             )
         except KeyNotFound:
+            return None
+        except PermissionDenied as refusal:
+            await self._hidden(self._name(key), refusal)
             return None
         return self._reading(fetched)
 

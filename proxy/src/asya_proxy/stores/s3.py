@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from asya_proxy.errors import Conflict, Exists, KeyNotFound, RangeInvalid, TooLarge, Unavailable
+from asya_proxy.errors import Conflict, Exists, KeyNotFound, PermissionDenied, RangeInvalid, TooLarge, Unavailable
 from asya_proxy.stores import history, object_keys, s3_client
 from asya_proxy.stores.base import (
     ABSENT,
@@ -84,8 +84,23 @@ class S3Store(BaseStore):
             return None
         except RangeInvalid:
             return await self._head_empty(key)
+        except PermissionDenied as refusal:
+            await self._hidden(key, refusal)
+            return None
         _close(answer)
         return _stat(answer)
+
+    async def _hidden(self, key: bytes, refusal: PermissionDenied) -> None:
+        """Return where `refusal` hides an absent object: S3 says 403 for it to those who may list only below a prefix.
+        Raises `refusal` where the object is there, or cannot be looked for."""
+        name = self._name(key)
+        ask = partial(self._calls.sdk.reads.list_objects_v2, Bucket=self._bucket, Prefix=name, MaxKeys=1)
+        try:
+            answer = await self._calls.read("list", ask)
+        except PermissionDenied:
+            raise refusal from None
+        if [item["Key"] for item in answer.get("Contents", ())] == [name]:
+            raise refusal
 
     async def _head_empty(self, key: bytes) -> Stat | None:
         """An empty object has no first byte to ask for; a whole GET of it is small, unless it grew since."""
@@ -112,6 +127,9 @@ class S3Store(BaseStore):
         try:
             fetched = await self._calls.read("get", partial(self._fetch, ask), discard=lambda got: _close(got.answer))
         except KeyNotFound:
+            return None
+        except PermissionDenied as refusal:
+            await self._hidden(key, refusal)
             return None
         return self._reading(fetched, suffix=start < 0)
 

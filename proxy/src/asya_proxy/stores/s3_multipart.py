@@ -24,7 +24,7 @@ LATER_PART = 16 << 20
 MAX_SIZE = 1000 * PART + 9000 * LATER_PART
 """Bytes that ten thousand parts hold (the limit of S3); 148 GiB."""
 
-IN_FLIGHT = 4
+IN_FLIGHT = 3
 """Parts of all uploads of a store that are on their way at once."""
 UPLOADS = 8
 """Uploads at once; each may have one part in memory that is not on its way."""

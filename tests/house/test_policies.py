@@ -1,0 +1,36 @@
+"""The policy files name exactly what the stores ask of their backends."""
+
+import json
+from pathlib import Path
+
+import yaml
+
+POLICIES = Path(__file__).parents[2] / "docs" / "policies"
+
+
+def test_s3_actions_and_places() -> None:
+    objects, bucket = json.loads((POLICIES / "s3-namespace.json").read_text())["Statement"]
+    assert set(objects["Action"]) == {
+        "s3:GetObject",
+        "s3:PutObject",
+        "s3:DeleteObject",
+        "s3:AbortMultipartUpload",
+    }
+    assert objects["Resource"] == "arn:aws:s3:::BUCKET/NAMESPACE/*"
+    assert (bucket["Action"], bucket["Resource"]) == ("s3:ListBucket", "arn:aws:s3:::BUCKET")
+    assert bucket["Condition"] == {"StringLike": {"s3:prefix": "NAMESPACE/*"}}
+
+
+def test_gcs_role_and_condition() -> None:
+    role = yaml.safe_load((POLICIES / "gcs-role.yaml").read_text())
+    assert role["includedPermissions"] == [f"storage.objects.{verb}" for verb in ("create", "delete", "get", "list")]
+    (binding,) = json.loads((POLICIES / "gcs-namespace.json").read_text())["bindings"]
+    expression = binding["condition"]["expression"]
+    assert "startsWith('projects/_/buckets/BUCKET/objects/NAMESPACE/')" in expression
+    assert "objectListPrefix', '').startsWith('NAMESPACE/')" in expression
+
+
+def test_every_file_is_explained() -> None:
+    text = (POLICIES / "README.md").read_text()
+    for path in POLICIES.iterdir():
+        assert path.name == "README.md" or f"]({path.name})" in text

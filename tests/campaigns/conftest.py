@@ -9,7 +9,9 @@ import pytest
 
 from support.campaign import Backend, Nursery
 from support.faults import FaultProxy
+from support.server_gcs import GcsServer
 from support.server_nats import NatsServer
+from support.server_s3 import S3Server
 from support.servers import RedisServer
 
 
@@ -20,18 +22,35 @@ def nursery() -> Iterator[Nursery]:
     nursery.close()
 
 
+def _server(name: str, directory: Path) -> RedisServer | NatsServer | S3Server | GcsServer:
+    match name:
+        case "redis":
+            return RedisServer(directory)
+        case "nats":
+            return NatsServer(directory)
+        case "s3":
+            return S3Server(directory)
+        case "gcs":
+            return GcsServer(directory)
+    raise ValueError(f"{name!r} is no backend with a server")
+
+
 @pytest.fixture
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    """`sqlite`, `redis`, `nats`; `redis+faults` has a bad network in front of it, quiet until told otherwise."""
+    """A backend by name; `redis+faults` has a bad network in front of it, quiet until told otherwise."""
     name, _, faults = request.param.partition("+")
-    environ = {"STATE_BACKEND": name, "STATE_BUCKET": "campaign"}
+    environ = {"STATE_BACKEND": name, "STATE_BUCKET": "asya-state"}
     if name == "sqlite":
         yield Backend(name, {**environ, "SQLITE_DIR": str(tmp_path / "sqlite")})
         return
-    server = RedisServer(tmp_path / name) if name == "redis" else NatsServer(tmp_path / name)
+    server = _server(name, tmp_path / name)
     with server, FaultProxy(server.port, dialect=name) as front:
-        url = f"{name}://127.0.0.1:{front.port if faults else server.port}"
-        yield Backend(name, {**environ, f"{name.upper()}_URL": url}, server, front if faults else None)
+        port = front.port if faults else server.port
+        if isinstance(server, S3Server | GcsServer):
+            theirs = {k: v.replace(f":{server.port}", f":{port}") for k, v in server.environ.items()}
+        else:
+            theirs = {f"{name.upper()}_URL": f"{name}://127.0.0.1:{port}"}
+        yield Backend(name, {**environ, **theirs}, server, front if faults else None)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.campaign import NETWORKED, Backend, Nursery, Work, Workers, everywhere, on, proxies, say
+from support.campaign import DURABLE, Backend, Nursery, Work, Workers, everywhere, on, proxies, say
 
 
 def outlive(nursery: Nursery, backend: Backend, tmp_path: Path, mode: str, kills: int, files: int) -> None:
@@ -39,13 +39,13 @@ def outlive(nursery: Nursery, backend: Backend, tmp_path: Path, mode: str, kills
     say(f"{backend.name} {mode}: {figures}")
 
 
-@on("redis cas", "redis lww", "nats cas", "nats lww")
+@on("redis cas", "redis lww", "nats cas", "nats lww", "s3 cas")
 def test_server_deaths(nursery: Nursery, backend: Backend, mode: str, tmp_path: Path) -> None:
     outlive(nursery, backend, tmp_path, mode, 2, 150)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-@on(*everywhere(names=NETWORKED))
+@on(*everywhere(names=DURABLE))
 def test_server_deaths_for_long(nursery: Nursery, backend: Backend, mode: str, tmp_path: Path) -> None:
     outlive(nursery, backend, tmp_path, mode, 20, 5000)

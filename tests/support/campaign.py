@@ -23,9 +23,13 @@ from asya_shim.remote import Remote
 from support.faults import FaultProxy
 from support.servers import Server
 
-NAMES = ("sqlite", "redis", "nats")
-NETWORKED = ("redis", "nats")
+NAMES = ("sqlite", "redis", "nats", "s3", "gcs")
+NETWORKED = ("redis", "nats", "s3", "gcs")
 """Behind a TCP connection that faults can befall."""
+DURABLE = ("redis", "nats", "s3")
+"""Whose test servers keep what they acknowledged over a kill -9."""
+IDS_OVER_DELETES = ("sqlite", "redis", "nats")
+"""Where write ids outlive a delete, so that a lost answer to one is settled by any proxy."""
 HERE = Path(__file__).parent
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 35.0

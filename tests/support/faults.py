@@ -35,8 +35,15 @@ class Faults:
 class Dialect:
     """What a proxy must know of a protocol. This one knows nothing: each piece is a request, none can be refused."""
 
+    closes = False
+    """Whether a connection ends with a refusal."""
+
     def is_request(self, piece: bytes) -> bool:
         """Whether faults may befall it; what sets a connection up is spared."""
+        return True
+
+    def is_answer(self, piece: bytes) -> bool:
+        """Whether it can be what the next request's sender waits for, and not a word in between."""
         return True
 
     def refusal(self, piece: bytes) -> bytes | None:
@@ -89,14 +96,25 @@ class NatsDialect(Dialect):
 
 
 class HttpDialect(Dialect):
+    closes = True
+
     def is_request(self, piece: bytes) -> bool:
         return piece.split(b" ", 1)[0] in (b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"PATCH")
+
+    def is_answer(self, piece: bytes) -> bool:
+        return not piece.startswith(b"HTTP/1.1 100 ")
 
     def refusal(self, piece: bytes) -> bytes | None:
         return b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nRetry-After: 0\r\nConnection: close\r\n\r\n"
 
 
-DIALECTS: dict[str, type[Dialect]] = {"redis": RedisDialect, "nats": NatsDialect, "http": HttpDialect, "": Dialect}
+DIALECTS: dict[str, type[Dialect]] = {
+    "redis": RedisDialect,
+    "nats": NatsDialect,
+    "s3": HttpDialect,
+    "gcs": HttpDialect,
+    "": Dialect,
+}
 
 
 @dataclass
@@ -204,6 +222,9 @@ class _Connection:
                     if answer is not None:
                         self._proxy.seen["refused"] += 1
                         self._writer.write(answer)
+                        await self._writer.drain()
+                        if self._dialect.closes:
+                            return
                         continue
                 elif what == "reset":
                     self._proxy.seen["reset"] += 1
@@ -217,9 +238,10 @@ class _Connection:
 
     async def _back(self, server: asyncio.StreamReader) -> None:
         while piece := await server.read(PIECE):
-            if self._losing == "cut":
+            losing = self._losing if self._dialect.is_answer(piece) else ""
+            if losing == "cut":
                 return
-            if self._losing == "silence" or self._proxy.faults.silent:
+            if losing == "silence" or self._proxy.faults.silent:
                 continue
             self._writer.write(piece)
             await self._writer.drain()

@@ -48,7 +48,7 @@ def shim_cases(_: Path) -> dict[str, Callable[[], object]]:
         with open("/state/bench", "rb") as f:
             return f.read()
 
-    plain = __file__
+    plain = os.__file__
     write()
     return {"read": read, "write": write, "stat": lambda: os.stat("/state/bench"), "pass": lambda: os.stat(plain)}
 
@@ -103,7 +103,7 @@ def disk_cases(directory: Path) -> dict[str, Callable[[], object]]:
         with open(name, "rb") as f:
             return f.read()
 
-    plain = __file__
+    plain = os.__file__
     write()
     return {"read": read, "write": write, "stat": lambda: os.stat(name), "pass": lambda: os.stat(plain)}
 

@@ -239,7 +239,7 @@ class Store(Protocol):
 
     async def rename_tree(self, source: bytes, target: bytes, change: Change) -> int:
         """`Traits.rename_tree`: move every key that starts with `source` (ends with `/`) in one step; how many.
-        Raises KeyNotFound where there is none, NotEmpty where something but `target`'s own marker lies below `target`."""
+        Raises KeyNotFound where there is none, NotEmpty where something but `target`'s own marker lies below it."""
 
     async def copy(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
         """`Traits.copy`: a copy inside the backend, `change.when` is the target's."""

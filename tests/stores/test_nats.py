@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -30,8 +31,10 @@ from asya_proxy.errors import (
 from asya_proxy.stores import nats as module
 from asya_proxy.stores.base import ABSENT, Body, Change, Reading, StoreConfig, match
 from asya_proxy.stores.nats import NatsStore
+from asya_proxy.stores.nats_credentials import Credentials
 from asya_proxy.stores.nats_record import MAX_PAST, Run, decode_key, encode_key, pieces, subject_filter
 from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
+from support.nats_accounts import ACCOUNT, Identity, Trust
 from support.server_nats import NatsServer
 
 BIG = bytes(range(256)) * 6000  # 1.5 MB: three chunks
@@ -395,7 +398,7 @@ async def test_an_unreachable_server(connect: Open) -> None:
     [
         ({"NATS_URL": ""}, "NATS_URL is not set"),
         ({"NATS_URL": "http://user:secret@nats"}, "nats://"),
-        ({"NATS_CREDS_FILE": "/nonexistent"}, "NATS_CREDS_FILE='/nonexistent'"),
+        ({"NATS_CREDS_FILE": "/nonexistent"}, "NATS_CREDS_FILE='/nonexistent' cannot be read"),
     ],
 )
 async def test_bad_settings(connect: Open, environ: dict[str, str], says: str) -> None:
@@ -433,7 +436,7 @@ USERS = """authorization { users = [
         ("all:wrong@", PermissionDenied, "refuses the credentials"),
         ("nocreate:p@", KeyNotFound, "nats kv add state"),
         ("noapi:p@", PermissionDenied, "$JS.API.STREAM.INFO.KV_state"),
-        ("noinbox:p@", PermissionDenied, "_INBOX.>"),
+        ("noinbox:p@", PermissionDenied, "_INBOX.state.>"),
     ],
 )
 async def test_credentials(tmp_path: Path, connect: Open, credentials: str, kind: type[StoreError], says: str) -> None:
@@ -454,6 +457,86 @@ async def test_a_user_that_may_not_write(tmp_path: Path, connect: Open) -> None:
         with pytest.raises(PermissionDenied, match=r"publish to \$KV.state.ns.actor.f"):
             await store.put(b"f", Body(b"x"), change())
         assert await store.head(b"f") is None
+
+
+POLICY = Path(__file__).parents[2] / "docs" / "policies" / "nats-namespace.conf"
+
+
+async def test_the_policy_of_least_privilege(tmp_path: Path, connect: Open) -> None:
+    """Enough for everything the store does in its own bucket; in a neighbour's the server refuses even to look."""
+    policy = POLICY.read_text()
+    users = [
+        policy.replace("BUCKET", bucket).replace("NAMESPACE", bucket).replace("PASSWORD", "p")
+        for bucket in ("one", "two")
+    ]
+    config = "authorization { users = [ {user: admin, password: p}\n" + "\n".join(users) + "] }"
+    with NatsServer(tmp_path, config=config) as server:
+        server.credentials = "admin:p@"
+        for bucket in ("one", "two"):
+            await connect(server, bucket)
+        server.credentials = "one:p@"
+        store = await connect(server, "one")
+        await store.put(b"big", Body(BIG), change())
+        assert await content(await store.get(b"big")) == BIG
+        for number in range(MAX_PAST + 5):
+            await store.append(b"log", Body(b"x"), change(write_id=f"a{number}"))
+        await store.append(b"log", Body(b"x"), change(write_id="a0"))
+        assert [entry.size for entry in (await store.list(b"")).entries] == [len(BIG), MAX_PAST + 5]
+        await store.delete(b"big", change())
+        assert await store.purge_due(time.monotonic() + 10_000) == 2
+        assert await store.sweep() == (0, 0)
+        with pytest.raises(PermissionDenied, match=r"_INBOX\.two"):
+            await connect(server, "two")
+        theirs = store._jetstream
+        for request in ("STREAM.MSG.GET.KV_two", "STREAM.INFO.KV_two", "CONSUMER.CREATE.KV_two", "STREAM.CREATE.KV_x"):
+            with pytest.raises(PermissionDenied, match=request.replace(".", r"\.")):
+                await theirs.call(request, {"last_by_subj": "$KV.two.ns.actor.f"})
+        with pytest.raises(PermissionDenied, match=r"\$KV\.two"):
+            await theirs.publish("KV_two", "$KV.two.ns.actor.f", b"")
+
+
+async def test_a_credentials_file(tmp_path: Path) -> None:
+    trust = Trust()
+    creds = tmp_path / "user.creds"
+    with NatsServer(tmp_path / "server", config=trust.config) as server:
+        environ = {"NATS_URL": server.url, "NATS_CREDS_FILE": str(creds)}
+        creds.write_text(trust.credentials())
+        store = NatsStore(StoreConfig("state", "ns/a/", environ))
+        await store.connect()
+        await store.put(b"f", Body(b"x"), change())
+        creds.write_text(trust.credentials())  # rotated: read at the next connection
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        assert await content(await store.get(b"f")) == b"x"
+        await store.close()
+        creds.write_text(Trust().credentials())
+        with pytest.raises(PermissionDenied, match="NATS_CREDS_FILE"):
+            await store.connect()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda text: "nonsense", "is no credentials file"),
+        (lambda text: text.replace("\nSU", "\nSA"), "checksum"),
+        (lambda text: text.replace("\nSU", "\n1U"), "base32"),
+        (lambda text: re.sub(r"\nSU\S+", "\n" + Identity(ACCOUNT).seed, text), "is not a user's"),
+    ],
+)
+def test_a_spoilt_credentials_file(tmp_path: Path, spoil: Callable[[str], str], says: str) -> None:
+    path = tmp_path / "user.creds"
+    text = Trust().credentials()
+    path.write_text(spoil(text))
+    with pytest.raises(BadRequest, match=says) as caught:
+        Credentials.read(str(path))
+    assert text.splitlines()[1] not in str(caught.value)
+    assert text.splitlines()[5] not in str(caught.value)
+
+
+async def test_a_password_that_a_url_must_encode(tmp_path: Path, connect: Open) -> None:
+    with NatsServer(tmp_path, config='authorization { user: "a@b", password: "p/w:d%" }') as server:
+        server.credentials = "a%40b:p%2Fw%3Ad%25@"
+        await (await connect(server)).ping()
 
 
 async def test_a_bucket_that_would_forget_is_refused(server: NatsServer, connect: Open) -> None:

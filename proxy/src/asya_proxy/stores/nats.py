@@ -136,7 +136,8 @@ class NatsStore(BaseStore):
             raise BadRequest(
                 f"STATE_BUCKET={self._config.bucket!r}: a NATS KV bucket is named with A-Z, a-z, 0-9, _ and -"
             )
-        link = Link(Address.from_environ(self._config.environ), self._config.attempt_timeout)
+        address = Address.from_environ(self._config.environ, self._config.bucket)
+        link = Link(address, self._config.attempt_timeout)
         await link.start()
         jetstream = JetStream(link, self._config.attempt_timeout)
         self._connected = jetstream, Chunks(jetstream, self._streams, self._drop)

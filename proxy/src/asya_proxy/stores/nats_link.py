@@ -15,14 +15,15 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from asya_proxy.errors import BadRequest, PermissionDenied, StoreError, Timeout, Unavailable
+from asya_proxy.stores.nats_credentials import Credentials
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,15 @@ class Address:
     """Where to connect and as whom. `urls` may hold user and password; it is never logged or shown whole."""
 
     urls: tuple[str, ...]
+    inbox: str
+    """The subject that answers come below: one per bucket, so that a policy can keep neighbours' apart."""
     creds_file: str | None = None
+    login: Mapping[str, str] = field(default_factory=dict)
+    """`user` and `password`, or `token`, as nats-py takes them: it would not decode what a URL must encode."""
     name: str = "asya-state-proxy"
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> Address:
+    def from_environ(cls, environ: Mapping[str, str], bucket: str) -> Address:
         """From NATS_URL (one or more, by comma) and NATS_CREDS_FILE. Raises BadRequest."""
         urls = tuple(filter(None, (url.strip() for url in environ.get("NATS_URL", "").split(","))))
         if not urls:
@@ -55,13 +60,20 @@ class Address:
                 raise BadRequest(
                     f"NATS_URL: {_bare(url)!r} is not a NATS address: use nats://, tls://, ws:// or wss:// and a host"
                 )
-        creds_file = environ.get("NATS_CREDS_FILE") or None
-        if creds_file is not None and not Path(creds_file).is_file():
-            raise BadRequest(f"NATS_CREDS_FILE={creds_file!r}: there is no such file; it holds a user's JWT and seed")
-        return cls(urls, creds_file)
+        return cls(urls, f"_INBOX.{bucket}", environ.get("NATS_CREDS_FILE") or None, _login(urls))
 
     def __str__(self) -> str:
         return ", ".join(map(_bare, self.urls))
+
+
+def _login(urls: tuple[str, ...]) -> dict[str, str]:
+    for url in urls:
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
+        if parts.username is not None and parts.password is not None:
+            return {"user": unquote(parts.username), "password": unquote(parts.password)}
+        if parts.username is not None:
+            return {"token": unquote(parts.username)}
+    return {}
 
 
 def _bare(url: str) -> str:
@@ -224,7 +236,11 @@ class Link:
 
     async def _connect(self) -> _Generation:
         client = Client()
-        generation = _Generation(client, f"_INBOX.{secrets.token_hex(12)}")
+        generation = _Generation(client, f"{self._address.inbox}.{secrets.token_hex(12)}")
+        credentials: dict[str, Any] = dict(self._address.login)
+        if self._address.creds_file is not None:
+            found = await asyncio.to_thread(Credentials.read, self._address.creds_file)
+            credentials = {"user_jwt_cb": found.jwt.encode, "signature_cb": found.sign}
 
         async def on_error(error: Exception) -> None:
             self._note(generation, error)
@@ -247,7 +263,7 @@ class Link:
                     reconnect_time_wait=0.05,  # type: ignore[arg-type]
                     connect_timeout=self._timeout,  # type: ignore[arg-type]
                     ping_interval=PING_EVERY,
-                    user_credentials=self._address.creds_file,
+                    **credentials,
                 )
                 await client.subscribe(f"{generation.inbox}.*", cb=on_message, pending_bytes_limit=0)
                 for _ in range(2):  # its first ping may overtake the subscription
@@ -270,15 +286,11 @@ class Link:
         text = str(error) or type(error).__name__
         if isinstance(error, nats.errors.NoServersError | TimeoutError) and self._last_error:
             text = self._last_error
-        if isinstance(error, ImportError):
-            return BadRequest(f"NATS_CREDS_FILE needs the package nkeys: {error}")
         if any(word in text.lower() for word in _WRONG_CREDENTIALS):
             return PermissionDenied(
                 f"NATS at {self._address} refuses the credentials ({text.strip()}): "
                 "check user and password in NATS_URL, or the file of NATS_CREDS_FILE"
             )
-        if self._address.creds_file is not None and self._address.creds_file in text:
-            return BadRequest(f"NATS_CREDS_FILE: {text}")
         return Unavailable(
             f"cannot reach NATS at {self._address} ({text.strip()}): is it running, and does NATS_URL name it?",
             ambiguous=False,
@@ -375,7 +387,7 @@ class Link:
         kind, subject = denied.groups()  # lower-cased by nats-py
         log.warning("nats refuses server=%s %s=%s", self._address, kind, subject)
         if kind.lower() == "subscription":
-            generation.refusal = self._refusal(kind, f"{generation.inbox.partition('.')[0]}.>")
+            generation.refusal = self._refusal(kind, f"{self._address.inbox}.>")
         for waiter in generation.waiters.values():
             if waiter.subject.lower() == subject.lower() and not waiter.answer.done():
                 waiter.answer.set_exception(PermissionDenied(self._refusal(kind, waiter.subject)))

@@ -32,6 +32,7 @@ from asya_proxy.stores import nats as module
 from asya_proxy.stores.base import ABSENT, Body, Change, Reading, StoreConfig, match
 from asya_proxy.stores.nats import NatsStore
 from asya_proxy.stores.nats_credentials import Credentials
+from asya_proxy.stores.nats_house import ORPHAN_AGE
 from asya_proxy.stores.nats_record import MAX_PAST, Run, decode_key, encode_key, pieces, subject_filter
 from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
 from support.nats_accounts import ACCOUNT, Identity, Trust
@@ -303,9 +304,9 @@ async def test_replaced_chunks_go_after_a_grace(store: NatsStore) -> None:
     await store.put(b"big", Body(BIG), change())
     assert (await info(store, chunks))["state"]["messages"] == 3
     await store.put(b"big", Body(b"small"), change())
-    assert await store.purge_due() == 0
+    assert await store._house.purge_due(store._jetstream) == 0
     assert (await info(store, chunks))["state"]["messages"] == 3
-    assert await store.purge_due(time.monotonic() + module.GRACE + 1) == 1
+    assert await store._house.purge_due(store._jetstream, time.monotonic() + module.GRACE + 1) == 1
     assert (await info(store, chunks))["state"]["messages"] == 0
 
 
@@ -322,7 +323,7 @@ async def test_a_refused_upload_leaves_nothing(store: NatsStore) -> None:
     with pytest.raises(Conflict):
         await store.put(b"f", Body(stream=late()), change(match(first.version)))
     assert (await info(store, chunks))["state"]["messages"] == 3
-    await store.purge_due()
+    await store._house.purge_due(store._jetstream)
     assert (await info(store, chunks))["state"]["messages"] == 0
 
 
@@ -332,9 +333,9 @@ async def test_the_sweep_takes_what_dead_writers_left_and_nothing_else(store: Na
     assert orphan.count == 1
     await store.put(b"gone", Body(b"x"), change())
     await store.delete(b"gone", change())
-    assert await store.sweep() == (0, 0)
-    later = time.time_ns() + int((module.ORPHAN_AGE + 1) * 1e9)
-    assert await store.sweep(later) == (1, 1)
+    assert await store._house.sweep(store._jetstream) == (0, 0)
+    later = time.time_ns() + int((ORPHAN_AGE + 1) * 1e9)
+    assert await store._house.sweep(store._jetstream, later) == (1, 1)
     assert (await info(store, f"KV_{store._config.bucket}"))["state"]["messages"] == 1
     assert await content(await store.get(b"kept")) == BIG
     await store.put(b"gone", Body(b"again"), change(ABSENT))
@@ -344,7 +345,7 @@ async def test_purging_a_marker_spares_what_was_written_since(store: NatsStore) 
     await store.put(b"f", Body(b"1"), change())
     await store.delete(b"f", change())
     await store.put(b"f", Body(b"2"), change(ABSENT))
-    assert await store.purge_due(time.monotonic() + 10_000) == 1
+    assert await store._house.purge_due(store._jetstream, time.monotonic() + 10_000) == 1
     assert await content(await store.get(b"f")) == b"2"
 
 
@@ -483,8 +484,8 @@ async def test_the_policy_of_least_privilege(tmp_path: Path, connect: Open) -> N
         await store.append(b"log", Body(b"x"), change(write_id="a0"))
         assert [entry.size for entry in (await store.list(b"")).entries] == [len(BIG), MAX_PAST + 5]
         await store.delete(b"big", change())
-        assert await store.purge_due(time.monotonic() + 10_000) == 2
-        assert await store.sweep() == (0, 0)
+        assert await store._house.purge_due(store._jetstream, time.monotonic() + 10_000) == 2
+        assert await store._house.sweep(store._jetstream) == (0, 0)
         with pytest.raises(PermissionDenied, match=r"_INBOX\.two"):
             await connect(server, "two")
         theirs = store._jetstream

@@ -24,7 +24,7 @@ import re
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from asya_proxy.errors import (
@@ -43,7 +43,6 @@ from asya_proxy.stores.base import (
     BaseStore,
     Body,
     Change,
-    Entry,
     Page,
     Precondition,
     Reading,
@@ -52,8 +51,8 @@ from asya_proxy.stores.base import (
     Traits,
 )
 from asya_proxy.stores.nats_chunks import Chunks, Content
-from asya_proxy.stores.nats_garbage import Garbage
-from asya_proxy.stores.nats_index import MAX_ENTRIES, Index
+from asya_proxy.stores.nats_house import House
+from asya_proxy.stores.nats_index import Listing
 from asya_proxy.stores.nats_jetstream import JetStream, WrongSequence
 from asya_proxy.stores.nats_link import Address, Link
 from asya_proxy.stores.nats_record import (
@@ -63,11 +62,9 @@ from asya_proxy.stores.nats_record import (
     Outcome,
     Run,
     carry,
-    decode_key,
     encode_key,
     id_token,
     read_head,
-    subject_filter,
 )
 from asya_proxy.stores.nats_streams import Streams
 
@@ -83,9 +80,6 @@ HEADS = 1024
 """Heads remembered, so that a change of a file seen lately costs one round trip."""
 GRACE = 600.0
 """Seconds that replaced chunks stay for those who read them."""
-ORPHAN_AGE = 3600.0
-"""Seconds without progress after which chunks that no file names belong to a dead writer."""
-SWEEP_EVERY = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +114,11 @@ class NatsStore(BaseStore):
         self._prefix = os.fsencode(config.prefix)
         self._window_ns = int(config.write_window * 1e9)
         self._streams = Streams(config.bucket)
-        self._garbage = Garbage()
+        self._house = House(self._streams, self._prefix, config.write_window)
+        self._listing = Listing(self._streams, self._prefix, config.write_window)
         self._connected: tuple[JetStream, Chunks] | None = None
         self._heads: OrderedDict[bytes, Head] = OrderedDict()
         self._locks: weakref.WeakValueDictionary[bytes, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._index: Index | None = None
-        self._index_time = 0.0
-        self._listing = asyncio.Lock()
         self._housekeeping: asyncio.Task[None] | None = None
 
     # Life
@@ -140,7 +132,7 @@ class NatsStore(BaseStore):
         link = Link(address, self._config.attempt_timeout)
         await link.start()
         jetstream = JetStream(link, self._config.attempt_timeout)
-        self._connected = jetstream, Chunks(jetstream, self._streams, self._drop)
+        self._connected = jetstream, Chunks(jetstream, self._streams, self._house.drop)
         try:
             if self._room < HEADER_ROOM:
                 raise BadRequest(
@@ -151,7 +143,7 @@ class NatsStore(BaseStore):
         except BaseException:
             await self.close()
             raise
-        self._housekeeping = asyncio.get_running_loop().create_task(self._keep_house())
+        self._housekeeping = asyncio.get_running_loop().create_task(self._house.keep(jetstream))
 
     async def close(self) -> None:
         if self._housekeeping is not None:
@@ -331,10 +323,10 @@ class NatsStore(BaseStore):
                 done = await self._decide(key, token, when, make, uploaded, with_data)
             except StoreError as error:
                 if not isinstance(error, Unavailable) or not error.ambiguous:
-                    self._drop(self._name(key), uploaded)
+                    self._house.drop(self._name(key), uploaded)
                 raise
         if not done.landed:
-            self._drop(self._name(key), uploaded)
+            self._house.drop(self._name(key), uploaded)
         return done
 
     async def _decide(
@@ -361,14 +353,14 @@ class NatsStore(BaseStore):
                 head = await self._commit(key, token, stored.head, wanted, data)
             except WrongSequence:
                 extra = [run for run in wanted.runs if run not in stored.head.runs and run not in uploaded]
-                self._drop(self._name(key), extra)
+                self._house.drop(self._name(key), extra)
                 if time.monotonic() > deadline:
                     raise Busy(f"others changed this file for {self._config.attempt_timeout:g} s on end") from None
                 may_guess = False
                 await asyncio.sleep(random.uniform(0, pause))  # noqa: S311
                 pause = min(pause * 2, 0.05)
                 continue
-            self._drop(self._name(key), [run for run in stored.head.runs if run not in head.runs], GRACE)
+            self._house.drop(self._name(key), [run for run in stored.head.runs if run not in head.runs], GRACE)
             return _Done(_stat(head), head.base, landed=True)
 
     async def _commit(self, key: bytes, token: str, previous: Head, wanted: Head, data: bytes) -> Head:
@@ -390,14 +382,13 @@ class NatsStore(BaseStore):
         name = self._name(key)
         await asyncio.gather(*(self._spill(name, outcome) for outcome in spilled))
         self._heads.pop(key, None)
-        subject = self._streams.file(name)
-        version = await self._jetstream.publish(self._streams.files, subject, data, headers, previous.version)
+        file = self._streams.file(name)
+        version = await self._jetstream.publish(self._streams.files, file, data, headers, previous.version)
         head = replace(head, version=version)
         self._remember(key, head)
         if head.deleted:
-            self._garbage.add(self._config.write_window, self._streams.files, subject, version + 1)
-        if self._index is not None:
-            self._index.note(key, version, None if head.deleted else _entry(key, head))
+            self._house.drop_marker(name, version)
+        self._listing.note(key, head)
         return head
 
     async def _spill(self, name: str, outcome: Outcome) -> None:
@@ -420,99 +411,11 @@ class NatsStore(BaseStore):
     # Listing
 
     async def list(self, prefix: bytes, *, delimiter: bool = False, after: bytes = b"", limit: int = 1000) -> Page:
-        async with self._listing:
-            index = await self._refresh()
-            return index.page(prefix, delimiter=delimiter, after=after, limit=limit)
-
-    async def _refresh(self) -> Index:
-        """The index as of now. One older than half the window may have missed a marker that is purged by now."""
-        last = await self._jetstream.last_sequence(self._streams.files)
-        index = self._index
-        if (
-            index is None
-            or last < index.sequence
-            or time.monotonic() - self._index_time > self._config.write_window / 2
-        ):
-            index = Index()
-        if last > index.sequence:
-            seen = 0
-            async for key, head in self._scan(index.sequence):
-                index.note(key, head.version, None if head.deleted else _entry(key, head))
-                seen = max(seen, head.version)
-            # Only a leader's word counts for what was not delivered.
-            index.caught_up(seen if self._jetstream.link.clustered else last)
-        self._index_time = time.monotonic()
-        self._index = index
-        if len(index) > MAX_ENTRIES:
-            log.warning("nats listing names=%d prefix=%s: too many to keep", len(index), self._config.prefix)
-            self._index = None
-        return index
-
-    async def _scan(self, since: int) -> AsyncIterator[tuple[bytes, Head]]:
-        """The last message of every key beyond stream sequence `since`."""
-        root = self._streams.file("")
-        pattern = root + subject_filter(self._prefix)
-        async for found in self._jetstream.scan(self._streams.files, pattern, since):
-            key = decode_key(found.subject.removeprefix(root))
-            if key is not None and key.startswith(self._prefix):
-                length = int(found.headers.get("Nats-Msg-Size", "0"))
-                yield key[len(self._prefix) :], read_head(found.sequence, found.headers, length, found.time_ns)
-
-    # House-keeping
-
-    def _drop(self, name: str, runs: Sequence[Run], after: float = 0.0) -> None:
-        for run in runs:
-            self._garbage.add(after, self._streams.chunks, self._streams.chunk(name, run.upload, "*"))
-
-    async def _keep_house(self) -> None:
-        sweep_at = time.monotonic() + SWEEP_EVERY * random.uniform(0.1, 1)  # noqa: S311
-        while True:
-            await asyncio.sleep(random.uniform(5, 15))  # noqa: S311
-            try:
-                await self.purge_due()
-                if time.monotonic() >= sweep_at:
-                    sweep_at = time.monotonic() + SWEEP_EVERY * random.uniform(0.5, 1.5)  # noqa: S311
-                    await self.sweep()
-            except StoreError as error:
-                log.warning("nats house-keeping failed bucket=%s error=%s", self._config.bucket, error)
-
-    async def purge_due(self, now: float | None = None) -> int:
-        """Purge what this process replaced or deleted and whose time has come; how many subjects."""
-        return await self._garbage.purge_due(self._jetstream, now)
-
-    async def sweep(self, now_ns: int | None = None) -> tuple[int, int]:
-        """Purge chunks that no file names and old delete markers, whoever left them; how many of each.
-
-        Chunks first, then files: what a file names by then is spared, and older uploads commit no more.
-        """
-        now_ns = time.time_ns() if now_ns is None else now_ns
-        newest: dict[str, int] = {}
-        pattern = f"asya.{self._config.bucket}.chunk.{subject_filter(self._prefix)}"
-        async for found in self._jetstream.scan(self._streams.chunks, pattern):
-            upload = found.subject.rpartition(".")[0]
-            newest[upload] = max(newest.get(upload, 0), found.time_ns)
-        orphans = {upload for upload, time_ns in newest.items() if time_ns < now_ns - int(ORPHAN_AGE * 1e9)}
-        markers = []
-        async for key, head in self._scan(0):
-            name = self._name(key)
-            if head.deleted and head.written_ns < now_ns - 2 * self._window_ns:
-                markers.append((self._streams.file(name), head.version))
-            orphans.difference_update(self._streams.chunk(name, run.upload, "")[:-1] for run in head.runs)
-        for upload in orphans:
-            await self._jetstream.purge(self._streams.chunks, f"{upload}.*")
-        for subject, version in markers:
-            await self._jetstream.purge(self._streams.files, subject, version + 1)
-        if orphans or markers:
-            log.info("nats swept bucket=%s uploads=%d markers=%d", self._config.bucket, len(orphans), len(markers))
-        return len(orphans), len(markers)
+        return await self._listing.page(self._jetstream, prefix, delimiter=delimiter, after=after, limit=limit)
 
 
 def _stat(head: Head) -> Stat:
     return Stat(str(head.version), head.size, head.mtime_ns, attrs=head.attrs)
-
-
-def _entry(key: bytes, head: Head) -> Entry:
-    return Entry(key, str(head.version), head.size, head.mtime_ns)
 
 
 def _check(head: Head, when: Precondition) -> None:

@@ -1,14 +1,23 @@
 """What a listing knows of the names below one prefix, and how a page is cut from names in order.
 
 The index is brought up to date by what the stream holds beyond the last sequence seen, and learns of this
-process's own writes at once, so that a listing shows them whatever replica answered. Pure: no I/O.
+process's own writes at once, so that a listing shows them whatever replica answered.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from bisect import bisect_left, insort
+from collections.abc import AsyncIterator
 
 from asya_proxy.stores.base import Entry, Page
+from asya_proxy.stores.nats_jetstream import JetStream
+from asya_proxy.stores.nats_record import Head, decode_key, read_head, subject_filter
+from asya_proxy.stores.nats_streams import Streams
+
+log = logging.getLogger(__name__)
 
 MAX_ENTRIES = 200_000
 """More names than this are not kept between listings."""
@@ -85,3 +94,62 @@ def _fold(key: bytes, prefix: bytes) -> bytes | None:
 def _successor(folded: bytes) -> bytes:
     """The least name beyond all that start with `folded`, which ends with a slash."""
     return folded[:-1] + b"0"
+
+
+class Listing:
+    """The names below `prefix` as of now. `window` is how long delete markers certainly stay, in seconds."""
+
+    def __init__(self, streams: Streams, prefix: bytes, window: float) -> None:
+        self._streams = streams
+        self._prefix = prefix
+        self._window = window
+        self._lock = asyncio.Lock()
+        self._index: Index | None = None
+        self._refreshed = 0.0
+
+    def note(self, key: bytes, head: Head) -> None:
+        """What this process wrote."""
+        if self._index is not None:
+            self._index.note(key, head.version, None if head.deleted else _entry(key, head))
+
+    async def page(self, jetstream: JetStream, prefix: bytes, *, delimiter: bool, after: bytes, limit: int) -> Page:
+        """As `Store.list`."""
+        async with self._lock:
+            index = await self._refresh(jetstream)
+            return index.page(prefix, delimiter=delimiter, after=after, limit=limit)
+
+    async def _refresh(self, jetstream: JetStream) -> Index:
+        last = await jetstream.last_sequence(self._streams.files)
+        index = self._index
+        # One that is older than half the window may have missed a marker that is purged by now.
+        if index is None or last < index.sequence or time.monotonic() - self._refreshed > self._window / 2:
+            index = Index()
+        if last > index.sequence:
+            seen = 0
+            async for key, head in scan_heads(jetstream, self._streams, self._prefix, index.sequence):
+                index.note(key, head.version, None if head.deleted else _entry(key, head))
+                seen = max(seen, head.version)
+            # Only a leader's word counts for what was not delivered.
+            index.caught_up(seen if jetstream.link.clustered else last)
+        self._refreshed = time.monotonic()
+        self._index = index
+        if len(index) > MAX_ENTRIES:
+            log.warning("nats listing names=%d prefix=%r: too many to keep", len(index), self._prefix)
+            self._index = None
+        return index
+
+
+async def scan_heads(
+    jetstream: JetStream, streams: Streams, prefix: bytes, since: int = 0
+) -> AsyncIterator[tuple[bytes, Head]]:
+    """The last message of every key below `prefix`, beyond stream sequence `since`; keys without the prefix."""
+    root = streams.file("")
+    async for found in jetstream.scan(streams.files, root + subject_filter(prefix), since):
+        key = decode_key(found.subject.removeprefix(root))
+        if key is not None and key.startswith(prefix):
+            length = int(found.headers.get("Nats-Msg-Size", "0"))
+            yield key[len(prefix) :], read_head(found.sequence, found.headers, length, found.time_ns)
+
+
+def _entry(key: bytes, head: Head) -> Entry:
+    return Entry(key, str(head.version), head.size, head.mtime_ns)

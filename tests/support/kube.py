@@ -157,7 +157,7 @@ def api_server(place: Path, extra: tuple[str, ...] = ()) -> Iterator[ApiServer]:
             place / "apiserver.log",
             [str(programs / "kube-apiserver"), "--etcd-servers", etcd,
              "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1", "--secure-port", str(port),
-             "--service-cluster-ip-range", "10.99.0.0/24",
+             "--service-cluster-ip-range", "10.99.0.0/16",
              "--tls-cert-file", str(place / "server.crt"), "--tls-private-key-file", str(place / "server.key"),
              "--token-auth-file", str(place / "tokens.csv"),
              "--service-account-issuer", "https://kubernetes.default.svc.cluster.local",

@@ -49,8 +49,9 @@ class KubeError(Exception):
 
     @property
     def passing(self) -> bool:
-        """True for what a later attempt may well not meet: overload, restarts, lost connections."""
-        return self.status in (0, 408, 410, 429) or self.status >= 500
+        """True for what a later attempt may well not meet: overload, restarts, lost connections. Not for a 500, which
+        may be about the object (a full range of addresses, a webhook that fails)."""
+        return self.status in (0, 408, 410, 429, 502, 503, 504)
 
 
 def _path(kind: str, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:

@@ -19,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from asya_contract.names import ACTOR_LABEL, GROUP, PLURAL, VERSION
 from asya_operator.kube import Kube, KubeError
 from asya_operator.reconcile import Reconciler
+from asya_operator.rollout import Key
 from asya_operator.rotation import rotate
 from asya_operator.settings import Settings
 from asya_operator.watchdog import Watchdog
@@ -30,6 +31,7 @@ WORKERS = 8
 LIST_SECONDS = 60.0
 PASS_SECONDS = 120.0
 FINISH_SECONDS = 10.0
+SETTLE_SECONDS = 0.5
 CHILDREN = (("apps", "v1", "deployments"), ("", "v1", "services"), ("", "v1", "pods"), ("batch", "v1", "jobs"))
 
 
@@ -74,6 +76,8 @@ class Operator:
     watchdog: Watchdog = field(default_factory=Watchdog)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     alive: bool = True
+    # What a user wants of each actor, by uid, generation and deletion.
+    intents: dict[Key, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.queue)
@@ -92,12 +96,21 @@ class Operator:
         async def actor(event: Mapping[str, Any], **_: Any) -> None:
             metadata = event["object"]["metadata"]
             key = (metadata["namespace"], metadata["name"])
-            self.watchdog.seen(key, None if event["type"] == "DELETED" else metadata["resourceVersion"])
-            self.queue.add(key)
+            deleted = event["type"] == "DELETED"
+            self.watchdog.seen(key, None if deleted else metadata["resourceVersion"])
+            intent = None if deleted else (metadata["uid"], metadata["generation"], metadata.get("deletionTimestamp"))
+            # Our own writes of the status are no news; a list (type None) is, for what was missed.
+            if event["type"] != "MODIFIED" or self.intents.get(key) != intent:
+                self.queue.add(key)
+            if intent is None:
+                self.intents.pop(key, None)
+            else:
+                self.intents[key] = intent
 
         async def child(event: Mapping[str, Any], **_: Any) -> None:
             metadata = event["object"]["metadata"]
-            self.queue.add((metadata["namespace"], metadata["labels"][ACTOR_LABEL]))
+            # Children change in bursts, half of them by our own hand: one pass for all.
+            self.queue.add((metadata["namespace"], metadata["labels"][ACTOR_LABEL]), SETTLE_SECONDS)
 
         for group, version, plural in CHILDREN:
             kopf.on.event(group, version, plural, labels={ACTOR_LABEL: kopf.PRESENT}, registry=registry)(child)

@@ -108,9 +108,7 @@ class Reconciler:
                 key, _install_image(current), self._settings.proxy_image, self._settings.allowed_images
             )
             current = await self._apply(actor, current, image)
-            scaled = await self._scale(actor)
-            if scaled is None:
-                current = await self._kube.get("Deployment", actor.namespace, actor.name)
+            current, scaled = await self._scale(actor, current)
         except Fault as found:
             fault = found
         status = await self._look(actor, body, current, fault, scaled)
@@ -138,25 +136,26 @@ class Reconciler:
         )
 
     async def _apply(self, actor: AsyncActor, current: Object | None, image: str) -> Object:
+        """Apply the children; the Deployment as it is then."""
         manifests = desired(actor, self._settings, image)
         if actor.spec.service.enabled:
             await self._mine(actor, "Service")
         elif (await self._mine_or_none(actor, "Service")) is not None:
             await self._kube.delete("Service", actor.namespace, actor.name)
-        applied: Object = {}
+        applied: dict[str, Object] = {}
         try:
-            for manifest in reversed(manifests):
+            for manifest in manifests:
                 if manifest["kind"] == "Deployment" and current is None:
                     # Born with its replicas, so that one of 0 never starts a pod; then they change hands.
                     born = {**manifest, "spec": {"replicas": actor.spec.replicas, **manifest["spec"]}}
                     await self._kube.apply(born, MANAGER, force=True)
                     await self._kube.apply(_replicas(actor), REPLICAS_MANAGER, force=False)
-                applied = await self._kube.apply(manifest, MANAGER, force=True)
+                applied[manifest["kind"]] = await self._kube.apply(manifest, MANAGER, force=True)
         except KubeError as error:
             if error.passing:
                 raise
             raise Fault("ApplyFailed", f"the API server refuses: {error}") from None
-        return applied
+        return applied["Deployment"]
 
     async def _mine_or_none(self, actor: AsyncActor, kind: str) -> Object | None:
         try:
@@ -164,16 +163,18 @@ class Reconciler:
         except Fault:
             return None
 
-    async def _scale(self, actor: AsyncActor) -> str | None:
-        """Set the replicas without force; the name of whoever else owns them, else None."""
+    async def _scale(self, actor: AsyncActor, current: Object) -> tuple[Object, str | None]:
+        """Set the replicas without force: the Deployment then, and the name of whoever else owns them, else None."""
+        ours = any(entry.get("manager") == REPLICAS_MANAGER for entry in current["metadata"].get("managedFields") or [])
+        if ours and current["spec"].get("replicas") == actor.spec.replicas:
+            return current, None
         try:
-            await self._kube.apply(_replicas(actor), REPLICAS_MANAGER, force=False)
+            return await self._kube.apply(_replicas(actor), REPLICAS_MANAGER, force=False), None
         except KubeError as error:
             if not error.conflict:
                 raise
             match = re.search(r'conflict with "([^"]+)"', str(error))
-            return match.group(1) if match else "somebody else"
-        return None
+            return current, match.group(1) if match else "somebody else"
 
     async def _look(
         self, actor: AsyncActor, body: Object, deployment: Object | None, fault: Fault | None, scaled: str | None

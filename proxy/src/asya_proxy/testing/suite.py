@@ -36,4 +36,4 @@ class StoreSuite(
     @pytest.mark.soak
     @pytest.mark.timeout(1800)
     def test_against_a_dict_for_long(self, store_factory: StoreFactory) -> None:
-        run_machine(store_factory, examples=400, steps=80)
+        run_machine(store_factory, examples=150, steps=60)

@@ -1,0 +1,32 @@
+{{/* What operator and webhook read (ASYA_OPERATOR_CONFIG): the values, in the operator's own names. */}}
+
+{{- define "asya.settings" -}}
+{{- $settings := dict
+  "proxyImage" (include "asya.image" (dict "root" . "image" .Values.images.proxy))
+  "proxyImagePullPolicy" .Values.images.pullPolicy
+  "allowedImages" .Values.images.previousProxies
+  "keyPrefix" .Values.stateProxy.keyPrefix
+  "proxyUid" .Values.stateProxy.uid
+  "namespaces" (sortAlpha .Values.watchNamespaces)
+  "maxActorsRolling" (int .Values.actors.maxRolling)
+  "logLevel" .Values.logLevel
+-}}
+{{- with .Values.actors.imagePullPolicy }}{{ $_ := set $settings "imagePullPolicy" . }}{{ end -}}
+{{- with .Values.stateProxy.meshContainers }}{{ $_ := set $settings "meshContainers" . }}{{ end -}}
+{{- $backends := dict -}}
+{{- range $name, $stated := .Values.stateProxy.backends -}}
+{{- $defaults := dict -}}
+{{- range $field, $value := $stated }}{{ if $value }}{{ $_ := set $defaults $field $value }}{{ end }}{{ end -}}
+{{- if $defaults }}{{ $_ := set $backends $name $defaults }}{{ end -}}
+{{- end -}}
+{{- with $backends }}{{ $_ := set $settings "backends" . }}{{ end -}}
+{{- if eq .Values.certificates.mode "operator" -}}
+{{- $_ := set $settings "certificates" (dict
+  "namespace" .Release.Namespace
+  "secretName" (include "asya.certificate" .)
+  "serviceName" (include "asya.webhook" .)
+  "webhookConfiguration" (include "asya.clusterName" .)
+) -}}
+{{- end -}}
+{{- toPrettyJson $settings -}}
+{{- end -}}

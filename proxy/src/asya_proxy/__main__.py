@@ -1,4 +1,4 @@
-"""`asya-state-proxy`: serve, install, check, ls, cat. Everything else comes from the environment."""
+"""`asya-state-proxy`: serve, install, check, purge, ls, cat. Everything else comes from the environment."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     install.add_argument("directory", metavar="DIR")
     check = commands.add_parser("check", help="test whether the backend keeps its promises")
     check.add_argument("--races", action="store_true", help="also let many writers race")
+    commands.add_parser("purge", help="delete all state below the prefix of each mount that is not read-only")
     for name, text in (("ls", "list state files, through the socket"), ("cat", "print a state file")):
         look = commands.add_parser(name, help=text)
         look.add_argument("path", metavar="PATH", nargs="?" if name == "ls" else None, default="")
@@ -90,6 +91,10 @@ def _with_settings(command: str, *, races: bool) -> int:
         from asya_proxy.check import check
 
         return uvloop.run(check(loaded, races=races))
+    if command == "purge":
+        from asya_proxy.purge import purge
+
+        return uvloop.run(purge(loaded))
     from asya_proxy.server import serve
 
     return uvloop.run(serve(loaded))

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 
-from asya_proxy import selftest
+from asya_proxy import credentials, selftest
 from asya_proxy.bodies import Budget
 from asya_proxy.connection import Listener
 from asya_proxy.consistency import Consistency
@@ -28,6 +28,8 @@ CLIENT_TIMEOUT = 30.0
 """Seconds a client may take over its next byte; the shim's own deadline of a call."""
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
+CREDENTIALS_LOOK = 10.0
+"""Seconds between two looks at the files of credentials."""
 
 
 class Refused(Exception):
@@ -76,6 +78,7 @@ class Mount:
         self._readiness = Readiness(settings.name, self._figures, deadlines.now)
         health.mounts.append(self._readiness)
         self._store: Store | None = None
+        self._credentials: tuple[tuple[str, int, int], ...] = ()
         self.listener = Listener(self._routes, self._routes.refuse, deadlines, CLIENT_TIMEOUT)
         self._socket = MountSocket(settings.socket)
         self._server: asyncio.Server | None = None
@@ -106,6 +109,8 @@ class Mount:
 
     async def _connect(self) -> None:
         settings = self.settings
+        # Taken before the files are read: what changes in between is seen as a change.
+        files = credentials.fingerprint(settings.env.credentials_dir) if settings.env.credentials_dir else ()
         store = open_store(settings, self._deadlines)
         try:
             await store.connect()
@@ -123,10 +128,28 @@ class Mount:
         )
         consistency.traits = traits
         limits = [size for size in (settings.max_object_size, traits.max_size) if size]
-        self._store = store
+        self._store, self._credentials = store, files
         self._routes.max_size = min(limits, default=0)
         self._routes.service = Service(consistency, read_only=settings.read_only)
         self._readiness.verified(store)
+
+    async def keep_credentials(self) -> None:
+        """Connect anew whenever the mounted credentials change; the old connection serves until then."""
+        directory = self.settings.env.credentials_dir
+        while directory:
+            await asyncio.sleep(CREDENTIALS_LOOK)
+            before = self._store
+            if before is None or credentials.fingerprint(directory) == self._credentials:
+                continue
+            try:
+                await self._connect()
+            except StoreError as error:
+                # Still not the files that `_connect` succeeded with: the next look tries again.
+                log.warning("new credentials do not work yet", extra=self._context() | {"cause": str(error)})
+                continue
+            log.info("credentials renewed", extra=self._context())
+            await asyncio.sleep(self.settings.env.request_timeout)
+            await _close(before)
 
     def stop_accepting(self) -> None:
         if self._server is not None:

@@ -87,7 +87,9 @@ class Server:
     async def _until(self, stop: asyncio.Event) -> int:
         starting: set[asyncio.Task[object]] = {asyncio.create_task(mount.bring_up()) for mount in self._mounts}
         stopping: asyncio.Task[object] = asyncio.create_task(stop.wait())
-        sweeping = asyncio.create_task(self._sweep())
+        watching = [
+            asyncio.create_task(work) for work in (self._sweep(), *(m.keep_credentials() for m in self._mounts))
+        ]
         try:
             waiting = starting | {stopping}
             while not stopping.done():
@@ -95,7 +97,7 @@ class Server:
                 for task in done:
                     task.result()
         finally:
-            for task in (*starting, stopping, sweeping):
+            for task in (*starting, stopping, *watching):
                 task.cancel()
         await self._drain()
         return 0

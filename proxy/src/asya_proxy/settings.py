@@ -9,6 +9,7 @@ from typing import Any
 
 from asya_contract.env import EnvError, ProxyEnv, variables
 from asya_contract.names import DEFAULT_MOUNT
+from asya_proxy import credentials
 from asya_proxy.stores.base import StoreConfig
 
 MAX_SOCKET_PATH = 106
@@ -65,9 +66,13 @@ class MountSettings:
         return self.env.max_object_size
 
     def store_config(self) -> StoreConfig:
+        """What the store is built from, credentials as they are now. Raises PermissionDenied."""
         env = self.env
+        environ = self.environ
+        if env.credentials_dir:
+            environ = {**environ, **credentials.read(env.credentials_dir)}
         window = 2 * max(env.attempt_timeout + env.commit_timeout, env.request_timeout)
-        return StoreConfig(env.bucket, env.prefix, self.environ, env.attempt_timeout, max(120.0, window))
+        return StoreConfig(env.bucket, env.prefix, environ, env.attempt_timeout, max(120.0, window))
 
 
 @dataclass(frozen=True, slots=True)

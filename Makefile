@@ -60,7 +60,7 @@ types: install ## strict type check
 	$(BIN)/mypy
 
 .PHONY: servers
-servers: ## install the real servers that the tests run against
+servers: cluster-build ## install the real servers that the tests run against
 	tests/servers/install.sh
 
 .PHONY: test
@@ -75,6 +75,10 @@ soak: install servers ## the long campaigns; hours, by hand, log kept in build/s
 .PHONY: bench
 bench: install servers ## side-by-side benchmarks, ratios in one run
 	$(BIN)/python bench/state.py
+
+.PHONY: cluster-build
+cluster-build: ## build Kubernetes' components from pinned Go modules, once
+	e2e/cluster/build.sh
 
 .PHONY: cluster-up
 cluster-up: ## start a real single-node Kubernetes on this machine (root, no Docker)

@@ -60,3 +60,15 @@ def test_it_accepts_the_usual() -> None:
     assert (whole[0], whole[1], whole[3]) == ("PUT", "/keys/f", b"abc")
     assert parse_whole(head + b"ab") is None
     assert parse_whole(head + b"abcd") is None
+
+
+def test_what_is_kept_of_one_request_is_not_the_next_ones() -> None:
+    head = b"PUT /keys/f HTTP/1.1\r\nHost: asya\r\nIdempotency-Key: %s\r\nContent-Length: 3\r\n\r\n"
+    for write_id, body in ((b"a" * 16, b"abc"), (b"b" * 16, b"def")):
+        whole = parse_whole(head % write_id + body)
+        assert whole is not None
+        assert (whole[2]["Idempotency-Key"], whole[3]) == (write_id.decode(), body)
+    without = parse_whole(head.replace(b"Idempotency-Key: %s\r\n", b"") + b"ghi")
+    assert without is not None
+    assert "Idempotency-Key" not in without[2]
+    assert parse_whole(head.replace(b"%s", b"a\r\nIdempotency-Key: b") + b"abc") is None

@@ -90,6 +90,7 @@ def parse_query(text: str) -> dict[str, bytes]:
     return values
 
 
+@lru_cache(maxsize=64)
 def parse_range(header: str) -> tuple[int, int | None] | None:
     """First byte (negative: from the end) and end, exclusive. None where it is not one range of bytes, which
     is then ignored (RFC 9110 section 14.2). Raises RangeInvalid for a suffix of no bytes."""

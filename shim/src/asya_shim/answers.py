@@ -8,6 +8,8 @@ from asya_contract.wire import H_MTIME, decode_key, unquote_etag
 from asya_shim.connection import Response
 
 _MTIME = H_MTIME.lower().encode()
+_SPELT_ETAG = b'\r\nETag: "'
+_SPELT_MTIME = f"\r\n{H_MTIME}: ".encode()
 _MONTHS = {name: n for n, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 
 
@@ -55,12 +57,34 @@ def _http_date(value: bytes) -> int:
         return 0
 
 
+def made(response: Response) -> str:
+    """The version that a change made."""
+    head = response.head
+    start = head.find(_SPELT_ETAG) + len(_SPELT_ETAG)
+    end = head.find(b'"\r\n', start)
+    return head[start:end].decode("latin-1") if start >= len(_SPELT_ETAG) and end > 0 else version_of(response)
+
+
+def facts(response: Response) -> Tuple[str, int]:
+    """Version and time in an answer about a file."""
+    # As our own proxy spells and orders them, and any other way.
+    head = response.head
+    start = head.find(_SPELT_ETAG) + len(_SPELT_ETAG)
+    end = head.find(b'"\r\n', start)
+    at = head.find(_SPELT_MTIME, end)
+    if start < len(_SPELT_ETAG) or end < 0 or at < 0:
+        return version_of(response), mtime(response)
+    at += len(_SPELT_MTIME)
+    return head[start:end].decode("latin-1"), int(head[at : head.find(b"\r\n", at)])
+
+
 def mtime(response: Response) -> int:
     exact = response.header(_MTIME)
     return int(exact) if exact else _http_date(response.header(b"last-modified"))
 
 
 def version_of(response: Response, name: bytes = b"etag") -> str:
+    """The version in an answer's ETag, or in another header (given in lower case)."""
     return unquote_etag(response.header(name).decode("latin-1"))
 
 

@@ -39,7 +39,8 @@ def condition(scope: Scope, place: Place) -> Condition:
         StateConflictError: what the scope knows of the file is stale.
         IsADirectoryError: it is a directory.
     """
-    demand(scope, place)
+    if scope.ledger.is_marked(place.id):
+        demand(scope, place)
     if place.remote.consistency == "lww":
         return UNCONDITIONAL
     token = scope.ledger.token(place.id)
@@ -103,9 +104,11 @@ def _failed(scope: Scope, place: Place, when: Condition, error: OSError) -> NoRe
 
 def write(scope: Scope, place: Place, data: Union[bytes, bytearray], when: Condition) -> str:
     """Replace the content; the new version."""
-    version: str = _change(
-        scope, place, when, place.remote.write, place.key, data, if_version=when[0], if_absent=when[1]
-    )
+    try:
+        version = place.remote.write(place.key, data, if_version=when[0], if_absent=when[1])
+    except OSError as error:
+        _failed(scope, place, when, error)
+    _note_stored(scope)
     scope.ledger.wrote(place.id, version)
     return version
 

@@ -90,10 +90,29 @@ class Client:
             Unanswered: nobody answered in time.
             WrongPeer: an answer of another protocol.
         """
-        # The common case: a warm connection, and a peer that answers.
         size = len(body)
         message: Optional[Buffer] = head if not size else (head + body if size <= JOIN else None)
-        call = _Call(self, change)
+        began = self._clock()
+        # The common case first, without the book-keeping of repeats: a warm connection, and a peer that answers.
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return self._repeat(_Call(self, change, began), head, message, body, bodyless)
+        try:
+            response = self._attempt(connection, head, message, body, bodyless)
+        except Broken as failure:
+            call = _Call(self, change, began)
+            call.failed(failure, connection)
+        else:
+            if response.status not in _RETRYABLE:
+                return response
+            call = _Call(self, change, began)
+            if not call.again(response, bodyless):
+                return response
+        return self._repeat(call, head, message, body, bodyless)
+
+    def _repeat(self, call: "_Call", head: bytes, message: Optional[Buffer], body: Buffer, bodyless: bool) -> Response:
+        """Send a request until it is answered or its time is up."""
         while True:
             try:
                 connection = self._idle.pop()
@@ -125,7 +144,7 @@ class Client:
 
     def open(self) -> Connection:
         """A new connection of the caller's own. Raises Unanswered."""
-        return self._connect(_Call(self, False))
+        return self._connect(_Call(self, False, self._clock()))
 
     def receive(self, connection: Connection, bodyless: bool = False) -> Response:
         """Read the answer on `connection` and take it back into the pool; closes it where that fails.
@@ -226,10 +245,10 @@ class _Call:
 
     __slots__ = ("_change", "_client", "_deadline", "_farthest", "_pause", "_reason", "attempts", "lost")
 
-    def __init__(self, client: Client, change: bool) -> None:
+    def __init__(self, client: Client, change: bool, began: float) -> None:
         self._client = client
         self._change = change
-        self._deadline = client._clock() + client.timeout
+        self._deadline = began + client.timeout
         self._farthest = 0
         self._pause = 0.0
         self._reason = ""

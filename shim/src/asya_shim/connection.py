@@ -15,6 +15,7 @@ Buffer = Union[bytes, bytearray, memoryview]
 NOSIGNAL = getattr(_socket, "MSG_NOSIGNAL", 0)
 _WAITALL = getattr(_socket, "MSG_WAITALL", 0)
 _MAX_HEAD = 64 * 1024
+_LENGTH = b"\r\nContent-Length: "
 _RECEIVE = 64 * 1024
 _SEND = 256 * 1024
 
@@ -25,18 +26,22 @@ class Response:
     `repeated`: it answers a change that an earlier attempt, whose answer was lost, may have done already.
     """
 
-    __slots__ = ("_head", "_lower", "body", "repeated", "status")
+    __slots__ = ("_lower", "body", "head", "repeated", "status")
 
-    def __init__(self, status: int, head: bytes, lower: bytes, body: bytes) -> None:
+    def __init__(self, status: int, head: bytes, lower: bytes) -> None:
         self.status = status
-        self.body = body
+        self.head = head
+        self.body = b""
         self.repeated = False
-        self._head = head
         self._lower = lower
 
     def header(self, name: bytes) -> bytes:
         """The value of header `name` (given in lower case), b"" where it is not there."""
-        return _header(self._head, self._lower, name)
+        start = self._lower.find(b"\r\n%b:" % name)
+        if start < 0:
+            return b""
+        start += len(name) + 3
+        return self.head[start : self.head.find(b"\r\n", start)].strip()
 
     def error(self) -> Tuple[str, str, bool]:
         """`(code, message, retryable)` of an error body; code "" where the body is not one of ours."""
@@ -45,14 +50,6 @@ class Response:
             return str(parsed["error"]), str(parsed["message"]), bool(parsed.get("retryable"))
         except (ValueError, KeyError, TypeError, AttributeError):
             return "", "", False
-
-
-def _header(head: bytes, lower: bytes, name: bytes) -> bytes:
-    start = lower.find(b"\r\n" + name + b":")
-    if start < 0:
-        return b""
-    start += len(name) + 3
-    return head[start : head.find(b"\r\n", start)].strip()
 
 
 def _seconds(value: float) -> bytes:
@@ -138,28 +135,34 @@ class Connection:
                 raise ValueError("bytes after an interim answer")
         head = data[: end + 2]
         lower = head.lower()
+        response = Response(status, head, lower)
         keep = data[7:8] == b"1" and lower.find(b"\r\nconnection: close") < 0
         start = end + 4
         if bodyless or status == 204 or status == 304:
-            body = b""
             rest = len(data) - start
         else:
-            length = _header(head, lower, b"content-length")
+            # As our own proxy spells it, and any other way.
+            at = head.find(_LENGTH)
+            if at >= 0:
+                at += len(_LENGTH)
+                length = head[at : head.find(b"\r\n", at)]
+            else:
+                length = response.header(b"content-length")
             if length:
                 size = int(length)
                 have = len(data) - start
                 rest = have - size
-                body = data[start:] if rest <= 0 else data[start : start + size]
+                response.body = data[start : start + size]
                 if rest < 0:
-                    body = self._fill(body, size)
+                    response.body = self._fill(response.body, size)
                     rest = 0
-            elif b"chunked" in _header(head, lower, b"transfer-encoding").lower():
-                body, rest = self._chunks(data[start:])
+            elif b"chunked" in response.header(b"transfer-encoding").lower():
+                response.body, rest = self._chunks(data[start:])
             else:
-                body, rest, keep = self._until_end(data[start:]), 0, False
+                response.body, rest, keep = self._until_end(data[start:]), 0, False
         if rest:
             raise ValueError(f"{rest} bytes more than the answer announced")
-        return Response(status, head, lower, body), keep
+        return response, keep
 
     def _more(self, size: int, flags: int = 0) -> bytes:
         data = self.sock.recv(size, flags)

@@ -39,6 +39,9 @@ class RawFile(io.RawIOBase):
     mode: str
     shared_descriptors = 0
     """Duplicates of its descriptor that are open."""
+    # What most handles never change.
+    _appends = False
+    _created: Optional[str] = None
     _position = 0
     _fd = -1
     _abandoned = False
@@ -50,37 +53,42 @@ class RawFile(io.RawIOBase):
         node: Node,
         name: Any,
         mode: str,
-        *,
         reads: bool,
         writes: bool,
+        *,
         appends: bool = False,
         creates: bool = False,
     ) -> None:
         self.node = node
-        self.scope = node.scope
+        scope = self.scope = node.scope
         self.name = name
         self.mode = mode
         self._reads = reads
         self._writes = writes
-        self._appends = appends
-        self._created = node.version if creates else None
+        if creates:
+            self._created = node.version
         self._outer: weakref.ref[Any] = weakref.ref(self)
         node.attach(self, writes)
-        scope = node.scope
-        reference = scope.files[id(self)] = self._outer
+        scope.files[id(self)] = self._outer
         if writes:
-            RawFile.all_writers[id(self)] = reference
+            RawFile.all_writers[id(self)] = self._outer
         if appends:
+            self._appends = True
             self._position = len(node)
 
     # What it can do
 
+    # The checks of what each `open`, `read` and `close` goes through stand in line: a call costs a microsecond
+    # in a process that waits between its calls.
+
     def readable(self) -> bool:
-        self._check()
+        if self.closed or self.scope.cancelled:
+            self._check()
         return self._reads
 
     def writable(self) -> bool:
-        self._check()
+        if self.closed or self.scope.cancelled:
+            self._check()
         return self._writes
 
     def seekable(self) -> bool:
@@ -144,7 +152,8 @@ class RawFile(io.RawIOBase):
         return data
 
     def readall(self) -> bytes:
-        self._check()
+        if self.closed or self.scope.cancelled:
+            self._check()
         if not self._reads:
             raise io.UnsupportedOperation("File not open for reading")
         if self._fd >= 0:
@@ -152,12 +161,15 @@ class RawFile(io.RawIOBase):
             data = self.node.read(start, sys.maxsize)
             self.seek(start + len(data))
             return data
-        data = self.node.read(self._position, sys.maxsize)
-        self._position += len(data)
+        start = self._position
+        content = self.node.content
+        data = content if type(content) is bytes and not start else self.node.read(start, sys.maxsize)
+        self._position = start + len(data)
         return data
 
     def write(self, data: "ReadableBuffer") -> int:
-        self._check()
+        if self.closed or self.scope.cancelled:
+            self._check()
         if not self._writes:
             raise io.UnsupportedOperation("File not open for writing")
         view = memoryview(data).cast("B")
@@ -198,7 +210,8 @@ class RawFile(io.RawIOBase):
         return offset
 
     def tell(self) -> int:
-        self._check()
+        if self.closed or self.scope.cancelled:
+            self._check()
         return self._position if self._fd < 0 else int(original.lseek(self._fd, 0, 1))
 
     def truncate(self, size: Optional[int] = None) -> int:
@@ -300,6 +313,9 @@ class RawFile(io.RawIOBase):
         if self.closed:
             return
         node = self.node
+        if not self._writes and self._fd < 0:
+            self._let_go(node)
+            return
         try:
             if self._writes and not self._abandoned and not node.disowned:
                 if self.scope.cancelled:
@@ -316,9 +332,7 @@ class RawFile(io.RawIOBase):
 
             lose(self.scope, error)
         finally:
-            super().close()
-            node.detach(self)
-            self.scope.files.pop(id(self), None)
+            self._let_go(node)
             if self._writes:
                 RawFile.all_writers.pop(id(self), None)
             if self._fd >= 0:
@@ -326,6 +340,11 @@ class RawFile(io.RawIOBase):
 
                 fd, self._fd = self._fd, -1
                 withdraw(fd)
+
+    def _let_go(self, node: Node) -> None:
+        io.RawIOBase.close(self)
+        node.detach(self)
+        self.scope.files.pop(id(self), None)
 
     def __exit__(
         self,
@@ -405,7 +424,10 @@ class BufferedWriter(io.BufferedWriter):
     """`io.BufferedWriter` over a state file."""
 
     def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> None:
-        _leave(self, error)
+        if error is None:
+            self.close()
+        else:
+            _leave(self, error)
 
     def __del__(self) -> None:
         collect(self)
@@ -415,7 +437,10 @@ class BufferedRandom(io.BufferedRandom):
     """`io.BufferedRandom` over a state file."""
 
     def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> None:
-        _leave(self, error)
+        if error is None:
+            self.close()
+        else:
+            _leave(self, error)
 
     def __del__(self) -> None:
         collect(self)
@@ -427,14 +452,17 @@ class TextIOWrapper(io.TextIOWrapper):
     mode: str
 
     def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> None:
-        _leave(self, error)
+        if error is None:
+            self.close()
+        else:
+            _leave(self, error)
 
     def __del__(self) -> None:
         collect(self)
 
 
-def _leave(outer: Any, error: Optional[BaseException]) -> None:
-    raw = below(outer) if error is not None else None
+def _leave(outer: Any, error: BaseException) -> None:
+    raw = below(outer)
     if raw is None:
         outer.close()
     else:
@@ -459,6 +487,14 @@ def parse_mode(mode: Any) -> Optional[Tuple[str, bool, bool]]:
         return None
 
 
+# As `FileIO.mode` has it.
+_RAW_MODES = {
+    (letter, plus): {"r": "rb", "w": "rb" if plus else "wb", "x": "xb", "a": "ab"}[letter] + ("+" if plus else "")
+    for letter in "rwxa"
+    for plus in (False, True)
+}
+
+
 def open_state(
     place: Place,
     mode: Any = "r",
@@ -469,7 +505,7 @@ def open_state(
     closefd: bool = True,
 ) -> Any:
     """What `open(path, ...)` does, for a path below a mount. `place.shown` is what it was given."""
-    parsed = parse_mode(mode)
+    parsed = _PARSED.get(mode) if type(mode) is str else parse_mode(mode)
     textual = encoding is not None or errors is not None or newline is not None
     if (
         parsed is None
@@ -541,15 +577,14 @@ def open_raw(
     scope = scope or scopes.current()
     if not place.key or place.directory:
         _refuse_directory(scope, place, letter)
-    # As `FileIO.mode` has it.
-    mode = {"r": "rb", "w": "rb" if plus else "wb", "x": "xb", "a": "ab"}[letter] + ("+" if plus else "")
+    mode = _RAW_MODES[letter, plus]
     if letter == "r":
-        return RawFile(_for_reading(scope, place), place.shown, mode, reads=reads is not False, writes=plus)
+        return RawFile(_for_reading(scope, place), place.shown, mode, reads is not False, plus)
     if letter == "a":
-        return RawFile(_for_appending(scope, place), place.shown, mode, reads=plus, writes=True, appends=True)
+        return RawFile(_for_appending(scope, place), place.shown, mode, plus, True, appends=True)
     if letter == "x":
         node = _create(scope, place)
-        return RawFile(node, place.shown, mode, reads=plus, writes=True, creates=True)
+        return RawFile(node, place.shown, mode, plus, True, creates=True)
     changes.condition(scope, place)
     if place.id in scope.directories:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), place.shown)
@@ -559,7 +594,7 @@ def open_raw(
         shared.rewritten = True
     else:
         shared.truncate(0)
-    return RawFile(shared, place.shown, mode, reads=plus, writes=True)
+    return RawFile(shared, place.shown, mode, plus, True)
 
 
 def _refuse_directory(scope: Scope, place: Place, letter: str) -> None:
@@ -590,14 +625,15 @@ def _shared(scope: Scope, place: Place) -> Optional[Node]:
 
 
 def _for_reading(scope: Scope, place: Place) -> Node:
-    node = pending(scope, place)
+    node = pending(scope, place) if scope.nodes or scope.touched else None
     if node is not None:
         return node
     found = lookups.read(scope, place)
     node = scope.nodes.get(place.id)
     if node is not None and node.version == found.version and node.content is not None:
         return node
-    node = Node(scope, place, held(place, found.data, found.version, found.size))
+    data, size = found.data, found.size
+    node = Node(scope, place, data if len(data) == size else held(place, data, found.version, size))
     node.version = found.version
     node.stored_size = found.size
     node.mtime_ns = found.mtime_ns

@@ -62,19 +62,18 @@ def absent(place: Place) -> FileNotFoundError:
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place.shown)
 
 
-def _lookup(scope: Scope, place: Place, call: Callable[..., _T], *args: Any) -> _T:
-    try:
-        return call(*args)
-    except StateUnavailableError as error:
+def _unanswered(scope: Scope, place: Place, error: OSError) -> OSError:
+    if isinstance(error, StateUnavailableError):
         scope.ledger.failed(place.id)
-        raise named(error, place) from None
-    except OSError as error:
-        raise named(error, place) from None
+    return named(error, place)
 
 
 def stat(scope: Scope, place: Place) -> "Optional[Info]":
     """What is at `place`, remembered by the scope: a file gives a weak token, absence a strong one."""
-    info = _lookup(scope, place, place.remote.stat, place.key)
+    try:
+        info = place.remote.stat(place.key)
+    except OSError as error:
+        raise _unanswered(scope, place, error) from None
     if info is None:
         if place.id not in scope.directories:
             scope.ledger.saw(place.id, None)
@@ -87,12 +86,18 @@ def stat(scope: Scope, place: Place) -> "Optional[Info]":
 
 def peek(scope: Scope, place: Place) -> "Optional[Info]":
     """What is at `place`, for a question that the program did not ask: no token. An outage still marks the file."""
-    return _lookup(scope, place, place.remote.stat, place.key)
+    try:
+        return place.remote.stat(place.key)
+    except OSError as error:
+        raise _unanswered(scope, place, error) from None
 
 
 def read(scope: Scope, place: Place) -> "Content":
     """The content of a file, or of a large one its beginning. Raises FileNotFoundError, IsADirectoryError."""
-    found = _lookup(scope, place, place.remote.read, place.key, 0, HELD)
+    try:
+        found = place.remote.read(place.key, 0, HELD)
+    except OSError as error:
+        raise _unanswered(scope, place, error) from None
     if found is None:
         scope.ledger.saw(place.id, None)
         raise absent(place)

@@ -23,6 +23,30 @@ _BLOCK = 4096
 _KEPT = 65536
 """Permissions and times remembered in this process, at most."""
 _PLENTY = 2**40 // _BLOCK
+_UNNAMED = (
+    "st_atime",
+    "st_mtime",
+    "st_ctime",
+    "st_atime_ns",
+    "st_mtime_ns",
+    "st_ctime_ns",
+    "st_blksize",
+    "st_blocks",
+    "st_rdev",
+)
+"""The fields of a `stat_result` behind its ten of a tuple."""
+
+
+def _are_in_order() -> bool:
+    """Whether this interpreter takes them in this order, by position: in a quarter of the time that names take."""
+    size = 10 + len(_UNNAMED)
+    if os.stat_result.n_fields < size:
+        return False
+    probe = os.stat_result(range(size))
+    return [getattr(probe, name) for name in _UNNAMED] == list(range(10, size))
+
+
+_IN_ORDER = _are_in_order()
 
 _permissions: Dict[FileId, int] = {}
 _times: Dict[FileId, Tuple[Any, int, int]] = {}
@@ -63,31 +87,30 @@ def _result(place: Place, mode: int, size: int, mtime_ns: int, atime_ns: Optiona
     else:
         atime = atime_ns / 1e9
     seconds = mtime_ns // 1000000000
-    return os.stat_result(
-        (
-            mode,
-            _inode(*place.id),
-            place.mount.device,
-            links,
-            os.getuid(),
-            os.getgid(),
-            size,
-            atime_ns // 1000000000,
-            seconds,
-            seconds,
-        ),
-        {
-            "st_atime": atime,
-            "st_mtime": mtime,
-            "st_ctime": mtime,
-            "st_atime_ns": atime_ns,
-            "st_mtime_ns": mtime_ns,
-            "st_ctime_ns": mtime_ns,
-            "st_blksize": _BLOCK,
-            "st_blocks": (size + 511) // 512,
-            "st_rdev": 0,
-        },
+    values = (
+        mode,
+        _inode(*place.id),
+        place.mount.device,
+        links,
+        os.getuid(),
+        os.getgid(),
+        size,
+        atime_ns // 1000000000,
+        seconds,
+        seconds,
+        atime,
+        mtime,
+        mtime,
+        atime_ns,
+        mtime_ns,
+        mtime_ns,
+        _BLOCK,
+        (size + 511) // 512,
+        0,
     )
+    if _IN_ORDER:
+        return os.stat_result(values)
+    return os.stat_result(values[:10], dict(zip(_UNNAMED, values[10:])))
 
 
 def directory_status(place: Place) -> os.stat_result:

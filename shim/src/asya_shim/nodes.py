@@ -88,7 +88,9 @@ class Node:
                 if not self.writers:
                     self.exposed = False
             if not self.handles:
-                self.forget()
+                nodes = self.scope.nodes
+                if nodes.get(self.place.id) is self:
+                    del nodes[self.place.id]
 
     def forget(self) -> None:
         """Take the node off its name: later opens look into the store."""

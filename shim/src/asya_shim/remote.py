@@ -19,7 +19,7 @@ from asya_contract.wire import (
     PROTOCOL,
     encode_key,
 )
-from asya_shim.answers import Content, Info, Listed, mtime, page_of, version_of
+from asya_shim.answers import Content, Info, Listed, facts, made, mtime, page_of, version_of
 from asya_shim.client import Client, Unanswered, WrongPeer
 from asya_shim.connection import Buffer, Connection, Response, flat
 from asya_shim.errors import from_wire
@@ -60,6 +60,22 @@ _ERROR = H_ERROR.lower().encode()
 @functools.lru_cache(maxsize=1024)
 def _target(key: bytes) -> bytes:
     return encode_key(key).encode("ascii")
+
+
+@functools.lru_cache(maxsize=1024)
+def _stat_head(key: bytes) -> bytes:
+    return b"HEAD /keys/" + encode_key(key).encode("ascii") + _READ_TAIL
+
+
+@functools.lru_cache(maxsize=1024)
+def _read_head(key: bytes, start: int, end: Optional[int]) -> bytes:
+    """Without the empty line."""
+    head = b"GET /keys/" + encode_key(key).encode("ascii") + _TAIL
+    if not start and end is None:
+        return head
+    if start < 0 or (end is not None and end <= start):
+        raise ValueError(f"range {start}..{end}: expected 0 <= start < end")
+    return head + b"Range: bytes=%d-%s\r\n" % (start, b"" if end is None else b"%d" % (end - 1))
 
 
 def _quoted(version: str) -> bytes:
@@ -109,11 +125,12 @@ class Remote:
 
     def stat(self, key: bytes) -> Optional[Info]:
         """What is at `key`; None only when the proxy says that nothing is."""
-        response = self._call(key, b"HEAD /keys/" + _target(key) + _READ_TAIL, bodyless=True)
+        response = self._call(key, _stat_head(key), bodyless=True)
         if response.status == 200:
             if response.header(b"x-is-file") == b"false":
                 return Info(False, 0, mtime(response), "")
-            return Info(True, int(response.header(b"content-length") or 0), mtime(response), version_of(response))
+            version, mtime_ns = facts(response)
+            return Info(True, int(response.header(b"content-length") or 0), mtime_ns, version)
         by_status = _BY_STATUS.get(response.status, "") if response.header(_PROTOCOL_NAME) else ""
         code, error = self._error(response, key, by_status=by_status)
         if code == "key_not_found":
@@ -127,20 +144,17 @@ class Remote:
 
         Raises StateConflictError where `version` is given and no longer the current one, IsADirectoryError.
         """
-        head = b"GET /keys/" + _target(key) + _TAIL
-        if start or end is not None:
-            if start < 0 or (end is not None and end <= start):
-                raise ValueError(f"range {start}..{end}: expected 0 <= start < end")
-            head += b"Range: bytes=%d-%s\r\n" % (start, b"" if end is None else b"%d" % (end - 1))
+        head = _read_head(key, start, end)
         if version is not None:
             head += b"If-Match: " + _quoted(version)
         response = self._call(key, head + b"\r\n")
-        if response.status == 200:
-            data = response.body
-            return Content(data, version_of(response), len(data), mtime(response))
         if response.status == 206:
             total = response.header(b"content-range").rpartition(b"/")[2]
-            return Content(response.body, version_of(response), int(total), mtime(response))
+            found, mtime_ns = facts(response)
+            return Content(response.body, found, int(total), mtime_ns)
+        if response.status == 200:
+            found, mtime_ns = facts(response)
+            return Content(response.body, found, len(response.body), mtime_ns)
         if response.status == 416 and start == 0:
             # RFC 9110 section 14.1.1: no range can be satisfied in an empty file.
             return self.read(key, version=version)
@@ -163,17 +177,17 @@ class Remote:
         Raises StateConflictError, FileExistsError (`if_absent`).
         """
         data = flat(data)
-        head = (
-            b"PUT /keys/"
-            + _target(key)
-            + _TAIL
-            + _condition(if_version, if_absent)
-            + _write_id(write_id)
-            + b"Content-Length: %d\r\n\r\n" % len(data)
+        head = b"PUT /keys/%b%b%b%b%b\r\nContent-Length: %d\r\n\r\n" % (
+            _target(key),
+            _TAIL,
+            _condition(if_version, if_absent),
+            _WRITE_ID,
+            (write_id or new_write_id()).encode("ascii"),
+            len(data),
         )
         response = self._call(key, head, data, change=True)
         if response.status // 100 == 2:
-            return version_of(response)
+            return made(response)
         raise self._error(response, key)[1]
 
     def upload(self, key: bytes, *, if_version: Optional[str] = None, if_absent: bool = False) -> "Upload":

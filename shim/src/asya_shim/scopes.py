@@ -66,7 +66,9 @@ def current() -> Scope:
     Raises:
         OSError: ECANCELED, its turn was cancelled (its time is up, or its client has gone).
     """
-    scope = _uncancelled()
+    scope = current_turn.get()
+    if scope is None or not scope.is_turn:
+        scope = _uncancelled()
     if scope.cancelled:
         raise OSError(errno.ECANCELED, "the turn that this call belongs to was cancelled")
     return scope

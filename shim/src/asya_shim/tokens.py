@@ -47,7 +47,8 @@ class Ledger:
 
     def saw(self, name: FileId, version: Optional[str]) -> None:
         """Content of `version` was read, or (None) the file's absence was learnt."""
-        self._failed.discard(name)
+        if self._failed:
+            self._failed.discard(name)
         token = self._tokens.get(name)
         if token is None or token.kind != SEEN or token.stale or (self._latest and token.version != version):
             self._set(name, Token(version, SEEN))
@@ -124,13 +125,13 @@ class ProcessLedger(Ledger):
         self._imported = imported
 
     def saw(self, name: FileId, version: Optional[str]) -> None:
-        super().saw(name, version)
-        if not turns_have_begun():
+        Ledger.saw(self, name, version)
+        if not _begun:
             self._imported.saw(name, version)
 
     def wrote(self, name: FileId, version: Optional[str]) -> None:
-        super().wrote(name, version)
-        if not turns_have_begun():
+        Ledger.wrote(self, name, version)
+        if not _begun:
             self._imported.wrote(name, version)
 
     def appended(self, name: FileId, version: str, base: Optional[str]) -> None:

@@ -5,11 +5,9 @@ import json
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from asya_contract.wire import H_MTIME, decode_key, unquote_etag
-from asya_shim.connection import Response
+from asya_shim.connection import Head, Response
 
 _MTIME = H_MTIME.lower().encode()
-_SPELT_ETAG = b'\r\nETag: "'
-_SPELT_MTIME = f"\r\n{H_MTIME}: ".encode()
 _MONTHS = {name: n for n, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 
 
@@ -57,35 +55,32 @@ def _http_date(value: bytes) -> int:
         return 0
 
 
-def made(response: Response) -> str:
-    """The version that a change made."""
-    head = response.head
-    start = head.find(_SPELT_ETAG) + len(_SPELT_ETAG)
-    end = head.find(b'"\r\n', start)
-    return head[start:end].decode("latin-1") if start >= len(_SPELT_ETAG) and end > 0 else version_of(response)
+@functools.lru_cache(maxsize=256)
+def facts(head: Head) -> Tuple[str, int, int]:
+    """Version, time and, where a range was asked for, size of the whole file in an answer with content."""
+    return _version(head), _mtime(head), int(head.header(b"content-range").rpartition(b"/")[2] or 0)
 
 
-def facts(response: Response) -> Tuple[str, int]:
-    """Version and time in an answer about a file."""
-    # As our own proxy spells and orders them, and any other way.
-    head = response.head
-    start = head.find(_SPELT_ETAG) + len(_SPELT_ETAG)
-    end = head.find(b'"\r\n', start)
-    at = head.find(_SPELT_MTIME, end)
-    if start < len(_SPELT_ETAG) or end < 0 or at < 0:
-        return version_of(response), mtime(response)
-    at += len(_SPELT_MTIME)
-    return head[start:end].decode("latin-1"), int(head[at : head.find(b"\r\n", at)])
+@functools.lru_cache(maxsize=256)
+def info(head: Head) -> Info:
+    """What an answer to HEAD tells."""
+    if head.header(b"x-is-file") == b"false":
+        return Info(False, 0, _mtime(head), "")
+    return Info(True, head.length or 0, _mtime(head), _version(head))
 
 
-def mtime(response: Response) -> int:
-    exact = response.header(_MTIME)
-    return int(exact) if exact else _http_date(response.header(b"last-modified"))
+def _mtime(head: Head) -> int:
+    exact = head.header(_MTIME)
+    return int(exact) if exact else _http_date(head.header(b"last-modified"))
 
 
 def version_of(response: Response, name: bytes = b"etag") -> str:
     """The version in an answer's ETag, or in another header (given in lower case)."""
-    return unquote_etag(response.header(name).decode("latin-1"))
+    return _version(response.head, name)
+
+
+def _version(head: Head, name: bytes = b"etag") -> str:
+    return unquote_etag(head.header(name).decode("latin-1"))
 
 
 def page_of(body: bytes) -> Tuple[List[Listed], Optional[bytes]]:

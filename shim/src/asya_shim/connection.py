@@ -6,6 +6,7 @@ Deadlines are socket options (SO_RCVTIMEO, SO_SNDTIMEO), not Python time-outs, b
 """
 
 import _socket
+import functools
 import json
 import struct
 from typing import Any, List, Tuple, Union
@@ -15,9 +16,36 @@ Buffer = Union[bytes, bytearray, memoryview]
 NOSIGNAL = getattr(_socket, "MSG_NOSIGNAL", 0)
 _WAITALL = getattr(_socket, "MSG_WAITALL", 0)
 _MAX_HEAD = 64 * 1024
-_LENGTH = b"\r\nContent-Length: "
 _RECEIVE = 64 * 1024
 _SEND = 256 * 1024
+
+
+class Head:
+    """Status and headers of an answer. `keep`: the connection lives on; `length`: of the body, None where it is
+    not said."""
+
+    __slots__ = ("_lower", "keep", "length", "status", "text")
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self.status = int(text[9:12])
+        self._lower = text.lower()
+        self.keep = text[7:8] == b"1" and self._lower.find(b"\r\nconnection: close") < 0
+        length = self.header(b"content-length")
+        self.length = int(length) if length else None
+
+    def header(self, name: bytes) -> bytes:
+        """The value of header `name` (given in lower case), b"" where it is not there."""
+        start = self._lower.find(b"\r\n%b:" % name)
+        if start < 0:
+            return b""
+        start += len(name) + 3
+        return self.text[start : self.text.find(b"\r\n", start)].strip()
+
+
+# What is read again and has not changed is answered in the same words; also after a long sleep of this process,
+# when every line of code costs four times what it costs in a loop.
+_head = functools.lru_cache(maxsize=256)(Head)
 
 
 class Response:
@@ -26,22 +54,17 @@ class Response:
     `repeated`: it answers a change that an earlier attempt, whose answer was lost, may have done already.
     """
 
-    __slots__ = ("_lower", "body", "head", "repeated", "status")
+    __slots__ = ("body", "head", "repeated", "status")
 
-    def __init__(self, status: int, head: bytes, lower: bytes) -> None:
-        self.status = status
+    def __init__(self, head: Head) -> None:
         self.head = head
+        self.status = head.status
         self.body = b""
         self.repeated = False
-        self._lower = lower
 
     def header(self, name: bytes) -> bytes:
         """The value of header `name` (given in lower case), b"" where it is not there."""
-        start = self._lower.find(b"\r\n%b:" % name)
-        if start < 0:
-            return b""
-        start += len(name) + 3
-        return self.head[start : self.head.find(b"\r\n", start)].strip()
+        return self.head.header(name)
 
     def error(self) -> Tuple[str, str, bool]:
         """`(code, message, retryable)` of an error body; code "" where the body is not one of ours."""
@@ -128,28 +151,20 @@ class Connection:
                 end = data.find(b"\r\n\r\n")
             if not data.startswith(b"HTTP/1."):
                 raise ValueError(f"not an HTTP answer: {data[:40]!r}")
-            status = int(data[9:12])
+            head = _head(data[: end + 2])
+            status = head.status
             if status >= 200:
                 break
             if len(data) != end + 4:
                 raise ValueError("bytes after an interim answer")
-        head = data[: end + 2]
-        lower = head.lower()
-        response = Response(status, head, lower)
-        keep = data[7:8] == b"1" and lower.find(b"\r\nconnection: close") < 0
+        response = Response(head)
+        keep = head.keep
         start = end + 4
         if bodyless or status == 204 or status == 304:
             rest = len(data) - start
         else:
-            # As our own proxy spells it, and any other way.
-            at = head.find(_LENGTH)
-            if at >= 0:
-                at += len(_LENGTH)
-                length = head[at : head.find(b"\r\n", at)]
-            else:
-                length = response.header(b"content-length")
-            if length:
-                size = int(length)
+            size = head.length
+            if size is not None:
                 have = len(data) - start
                 rest = have - size
                 response.body = data[start : start + size]

@@ -19,7 +19,7 @@ from asya_contract.wire import (
     PROTOCOL,
     encode_key,
 )
-from asya_shim.answers import Content, Info, Listed, facts, made, mtime, page_of, version_of
+from asya_shim.answers import Content, Info, Listed, facts, info, page_of, version_of
 from asya_shim.client import Client, Unanswered, WrongPeer
 from asya_shim.connection import Buffer, Connection, Response, flat
 from asya_shim.errors import from_wire
@@ -127,10 +127,7 @@ class Remote:
         """What is at `key`; None only when the proxy says that nothing is."""
         response = self._call(key, _stat_head(key), bodyless=True)
         if response.status == 200:
-            if response.header(b"x-is-file") == b"false":
-                return Info(False, 0, mtime(response), "")
-            version, mtime_ns = facts(response)
-            return Info(True, int(response.header(b"content-length") or 0), mtime_ns, version)
+            return info(response.head)
         by_status = _BY_STATUS.get(response.status, "") if response.header(_PROTOCOL_NAME) else ""
         code, error = self._error(response, key, by_status=by_status)
         if code == "key_not_found":
@@ -149,11 +146,10 @@ class Remote:
             head += b"If-Match: " + _quoted(version)
         response = self._call(key, head + b"\r\n")
         if response.status == 206:
-            total = response.header(b"content-range").rpartition(b"/")[2]
-            found, mtime_ns = facts(response)
-            return Content(response.body, found, int(total), mtime_ns)
+            found, mtime_ns, total = facts(response.head)
+            return Content(response.body, found, total, mtime_ns)
         if response.status == 200:
-            found, mtime_ns = facts(response)
+            found, mtime_ns, _ = facts(response.head)
             return Content(response.body, found, len(response.body), mtime_ns)
         if response.status == 416 and start == 0:
             # RFC 9110 section 14.1.1: no range can be satisfied in an empty file.
@@ -187,7 +183,7 @@ class Remote:
         )
         response = self._call(key, head, data, change=True)
         if response.status // 100 == 2:
-            return made(response)
+            return version_of(response)
         raise self._error(response, key)[1]
 
     def upload(self, key: bytes, *, if_version: Optional[str] = None, if_absent: bool = False) -> "Upload":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from asya_shim import StateConflictError, StateUnavailableError, Turn
+from asya_shim import StateConflictError, StateUnavailableError, Turn, lookups
 from asya_shim.lookups import absent
 from support.state_proxy import State
 
@@ -356,6 +356,24 @@ class TestFailedLookups:
             with pytest.raises(StateUnavailableError):
                 write(state.path("f"), "{}")
         assert state.get("f") == b"precious"
+
+    def test_a_range_of_a_large_file(self, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lookups, "HELD", 1000)
+        state.put("big", b"x" * 2000)
+        path = state.path("big")
+        with Turn():
+            with open(path, "rb") as f:
+                over = outage(state, monkeypatch)
+                with pytest.raises(StateUnavailableError):
+                    f.read()
+                over()
+                for change in (lambda: write(path, "[]"), lambda: os.remove(path)):
+                    with pytest.raises(StateUnavailableError):
+                        change()
+                f.seek(0)
+                assert f.read() == b"x" * 2000
+            write(path, "[]")
+        assert state.get("big") == b"[]"
 
     def test_absence_learnt_ends_it(self, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
         with Turn():

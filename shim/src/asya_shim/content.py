@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Optional, Union
 
 from asya_shim import original
+from asya_shim.errors import StateUnavailableError
 
 if TYPE_CHECKING:
     from asya_shim.paths import Place
@@ -91,12 +92,24 @@ class Ranges:
         if start >= end:
             return b""
         if not (self._start <= start and end <= self._start + len(self._window)):
-            from asya_shim.lookups import read_range
-
-            stop = min(self._size, max(end, start + WINDOW))
-            self._window = read_range(self._place, start, stop, self._version)
+            self._window = self._fetch(start, min(self._size, max(end, start + WINDOW)))
             self._start = start
         return self._window[start - self._start : end - self._start]
+
+    def _fetch(self, start: int, end: int) -> bytes:
+        """A read that cannot be answered marks the file for whoever reads, one that is answered lifts the mark."""
+        from asya_shim import lookups, scopes
+
+        name = self._place.id
+        try:
+            data = lookups.read_range(self._place, start, end, self._version)
+        except StateUnavailableError:
+            scopes.current().ledger.failed(name)
+            raise
+        ledger = scopes.current().ledger
+        if ledger.is_marked(name):
+            ledger.saw(name, self._version)
+        return data
 
 
 Content = Union[bytes, bytearray, MemFd, Ranges]

@@ -236,3 +236,20 @@ def test_unix_socket_besides(runtime: Any, tmp_path: Any) -> None:
     actor.process.terminate()
     assert actor.end() == 0
     assert not path.exists()
+
+
+def test_a_handler_that_cancels_its_own_task_fails_its_turn_only(runtime: Any) -> None:
+    actor = runtime.serve(
+        """
+        import asyncio
+
+        async def process(state):
+            if state:
+                asyncio.current_task().cancel()
+            return "well"
+        """
+    )
+    answer = actor.post(1)
+    assert (answer.status, answer.json["error"]) == (500, "processing_error")
+    assert "cancelled its own task" in answer.json["details"]["message"]
+    assert actor.post(0).json == "well"

@@ -217,3 +217,21 @@ def test_async_turns_run_together_and_no_more_than_allowed(local: Any) -> None:
     calls = [actor.later(n) for n in range(12)]
     assert sorted(call.get().json for call in calls) == list(range(12))
     assert max(most) == 4
+
+
+@both
+def test_an_exception_that_cannot_be_told_fails_its_turn_only(local: Any, kind: Any) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise self
+
+    def process(state: Any) -> Any:
+        if state:
+            raise Mute
+        return "well"
+
+    actor = local(kind(process))
+    answer = actor.invoke(1)
+    assert (answer.status, answer.json["details"]["message"]) == (500, "str() of it raised Mute")
+    assert answer.json["details"]["type"].endswith("Mute")
+    assert actor.post(0).json == "well"

@@ -51,7 +51,12 @@ class Execution:
         job.tell(Event("started"))
         attempt = 0
         while True:
-            outcome, again = await asyncio.get_running_loop().create_task(self._aattempt(job, attempt))
+            task = asyncio.get_running_loop().create_task(self._aattempt(job, attempt))
+            # Waited for from outside: its cancellation is the turn's, and not that of whoever runs the turns.
+            await asyncio.wait([task])
+            if task.cancelled():
+                raise _Cancelled("the handler cancelled its own task and then returned")
+            outcome, again = task.result()
             if not again:
                 break
             await asyncio.sleep(_pause(attempt))
@@ -149,6 +154,10 @@ class Execution:
         details = describe(error)
         log("error", "turn failed", id=job.message.id, attempts=attempt + 1, conflict=conflict or None, **details)
         return Outcome(failure=details), False
+
+
+class _Cancelled(Exception):
+    """A turn's task was cancelled when nothing in it could take notice any more."""
 
 
 class _TooLate(Exception):

@@ -121,11 +121,19 @@ def _name(kind: type) -> str:
 def describe(error: BaseException) -> Dict[str, Any]:
     """What an error body says of an exception: message, type, the classes above it, and the traceback."""
     return {
-        "message": str(error),
+        "message": _text(error),
         "type": _name(type(error)),
         "mro": [_name(kind) for kind in type(error).__mro__[1:] if kind not in (BaseException, object)],
         "traceback": "".join(traceback.format_exception(type(error), error, _theirs(error.__traceback__), chain=True)),
     }
+
+
+def _text(error: BaseException) -> str:
+    """What an exception says; a `__str__` that fails must not take the turn's answer with it."""
+    try:
+        return str(error)
+    except Exception as failure:
+        return f"str() of it raised {type(failure).__name__}"
 
 
 def _theirs(trace: Optional[TracebackType]) -> Optional[TracebackType]:

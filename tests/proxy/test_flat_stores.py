@@ -13,7 +13,7 @@ from asya_proxy.deadlines import Deadlines
 from asya_proxy.errors import Unavailable
 from asya_proxy.metrics import MountMetrics
 from asya_proxy.service import Service
-from asya_proxy.stores.base import ANY, Body, Change, Reading, Stat
+from asya_proxy.stores.base import ANY, Body, Change, Page, Reading, Stat
 from support.history_store import HistoryStore
 from support.wire_client import WireClient
 
@@ -100,6 +100,27 @@ async def test_an_interrupted_move_goes_on_where_it_stopped(store: HistoryStore,
         b"new/b": b"old/b",
         b"new/c": b"old/c",
     }
+
+
+class BusyStore(HistoryStore):
+    """Between a listing of `old/` and what follows, others write one file of it and remove another."""
+
+    async def list(self, prefix: bytes, *, delimiter: bool = False, after: bytes = b"", limit: int = 1000) -> Page:
+        page = await super().list(prefix, delimiter=delimiter, after=after, limit=limit)
+        if prefix == b"old/" and len(page.entries) == 3:
+            await self.put(b"old/a", Body(b"newer"), Change(secrets.token_urlsafe(16)))
+            del self.objects[b"old/b"]
+        return page
+
+
+@pytest.mark.parametrize("cas", [False, True])
+async def test_a_directory_moves_beside_writers_of_its_files(cas: bool) -> None:
+    store = BusyStore()
+    for name in (b"old/a", b"old/b", b"old/c"):
+        await store.put(name, Body(name), Change(secrets.token_urlsafe(16)))
+    service = Service(Consistency(store, MountMetrics("m"), Deadlines(), cas=cas))
+    await service.rename(b"old/", b"new/", Wish(secrets.token_urlsafe(16)), ANY)
+    assert {key: data for key, (data, _) in store.objects.items()} == {b"new/a": b"newer", b"new/c": b"old/c"}
 
 
 class HangingStore(HistoryStore):

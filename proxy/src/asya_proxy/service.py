@@ -31,6 +31,7 @@ from asya_proxy.stores.base import ABSENT, ANY, Appended, Body, Entry, Precondit
 _RESERVED = RESERVED_SEGMENT.encode() + b"/"
 MAX_PAGE = 1000
 _ATTR_TRIES = 8
+_MOVE_TRIES = 8
 _DEEPEST = 33
 """Segments of a name that are looked at as parents, from the top."""
 
@@ -224,11 +225,27 @@ class Service:
                 if entry.key.endswith(b"/"):
                     await self._move_marker(entry, moved, wish)
                 else:
-                    await self._store.rename(entry.key, moved, _step(wish, moved), match(entry.version))
+                    await self._move_file(entry.key, moved, wish)
                 after = entry.key
             if not page.more:
                 break
-        await self._store.delete(record, _step(wish, record + b"-"))
+        try:
+            await self._store.delete(record, _step(wish, record + b"-"))
+        except KeyNotFound:
+            return  # a repeat that ran beside this one was first
+
+    async def _move_file(self, key: bytes, moved: bytes, wish: Wish) -> None:
+        """Move it as it is by now: who wrote or removed it since the listing is no conflict of the directory."""
+        for attempt in range(_MOVE_TRIES):
+            try:
+                await self._store.rename(key, moved, _step(wish, moved))
+            except KeyNotFound:
+                return
+            except Conflict:
+                if attempt == _MOVE_TRIES - 1:
+                    raise
+            else:
+                return
 
     async def _move_marker(self, marker: Entry, moved: bytes, wish: Wish) -> None:
         await self._store.put(moved, Body(b""), _step(wish, moved))

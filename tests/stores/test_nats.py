@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,10 @@ from asya_proxy.stores.nats import NatsStore
 from asya_proxy.stores.nats_credentials import Credentials
 from asya_proxy.stores.nats_house import ORPHAN_AGE
 from asya_proxy.stores.nats_record import MAX_PAST, Run, decode_key, encode_key, pieces, subject_filter
+from asya_proxy.stores.nats_streams import ATOMIC_REPLICAS
 from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
 from support.nats_accounts import ACCOUNT, Identity, Trust
-from support.server_nats import NatsServer
+from support.server_nats import NatsServer, nats_cluster
 
 BIG = bytes(range(256)) * 6000  # 1.5 MB: three chunks
 Open = Callable[..., Awaitable[NatsStore]]
@@ -647,6 +649,54 @@ async def test_what_a_message_remembers_is_bounded(store: NatsStore) -> None:
     head = (await store._read(b"f")).head
     assert len(head.past) <= MAX_PAST
     assert sum(len(name) + len(value) for name, value in head.headers().items()) < 8192
+
+
+# Clusters
+
+
+@asynccontextmanager
+async def cluster_store(url: str) -> AsyncIterator[NatsStore]:
+    store = NatsStore(StoreConfig("cluster", "ns/actor/", {"NATS_URL": url}))
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await store.connect()
+                break
+            except Unavailable:  # no leader yet
+                await asyncio.sleep(0.1)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def test_a_cluster_keeps_its_promises(tmp_path: Path) -> None:
+    """Replicas where the servers compare atomically with them; else one, and a stream that has more is refused."""
+    with nats_cluster(tmp_path) as url:
+        async with cluster_store(url) as one, cluster_store(url) as two:
+            atomic = one._jetstream.link.version >= ATOMIC_REPLICAS
+            config = (await info(one, "KV_cluster"))["config"]
+            assert config["num_replicas"] == (3 if atomic else 1)
+
+            async def increment(store: NatsStore) -> None:
+                done = 0
+                while done < 25:
+                    reading = await store.get(b"counter")
+                    value = int(await content(reading)) if reading is not None else 0
+                    when = match(reading.stat.version) if reading is not None else ABSENT
+                    with contextlib.suppress(Conflict, Exists):
+                        await store.put(b"counter", Body(b"%d" % (value + 1)), change(when))
+                        done += 1
+
+            await asyncio.gather(*(increment(store) for store in (one, two, one, two)))
+            assert await content(await one.get(b"counter")) == b"100"
+            assert [entry.key for entry in (await two.list(b"")).entries] == [b"counter"]
+            if not atomic:
+                await one._jetstream.call("STREAM.UPDATE.KV_cluster", {**config, "num_replicas": 3})
+        if not atomic:
+            with pytest.raises(BadRequest, match=r"before 2\.10 loses writes"):
+                async with cluster_store(url):
+                    pass
 
 
 # Conformance

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from support.servers import Server, free_port, require
@@ -17,14 +18,20 @@ class NatsServer(Server):
     """
 
     def __init__(
-        self, directory: Path, *, config: str = "", jetstream: bool = True, max_payload: int = 1 << 20
+        self,
+        directory: Path,
+        *,
+        config: str = "",
+        jetstream: bool = True,
+        max_payload: int = 1 << 20,
+        name: str = "test",
     ) -> None:
         super().__init__(directory)
         self.port = free_port()
         self.credentials = ""
         store = f"jetstream {{ store_dir: {json.dumps(str(directory / 'jetstream'))} }}" if jetstream else ""
         self._config = "\n".join(
-            [f"listen: 127.0.0.1:{self.port}", f"max_payload: {max_payload}", "server_name: test", store, config, ""]
+            [f"listen: 127.0.0.1:{self.port}", f"max_payload: {max_payload}", f"server_name: {name}", store, config, ""]
         )
 
     @property
@@ -39,3 +46,20 @@ class NatsServer(Server):
     def ready(self) -> bool:
         with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
             return probe.recv(4) == b"INFO"
+
+
+@contextmanager
+def nats_cluster(directory: Path) -> Iterator[str]:
+    """Three servers that replicate; the URL of all. JetStream answers only once they have elected a leader."""
+    ports = [free_port() for _ in range(3)]
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    with ExitStack() as stack:
+        servers = [
+            NatsServer(
+                directory / f"n{number}",
+                config=f"cluster {{ name: c, listen: 127.0.0.1:{port}, routes: [{routes}] }}",
+                name=f"n{number}",
+            )
+            for number, port in enumerate(ports)
+        ]
+        yield ",".join(stack.enter_context(server).url for server in servers)

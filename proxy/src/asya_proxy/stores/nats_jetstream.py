@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import calendar
-import contextlib
 import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from nats.aio.msg import Msg
 
 from asya_proxy.errors import Quota, ReadOnly, Timeout, TooLarge, Unavailable
 from asya_proxy.stores.nats_link import Link
@@ -31,6 +32,7 @@ BATCH = 500
 NO_STREAM = 10059
 NO_JETSTREAM = (10039, 10076)
 NO_PEERS = (10005, 10074)
+NOT_NOW = 10008
 _NO_MESSAGE = 10037
 _WRONG_SEQUENCE = (10071, 10164)
 _FULL = (10023, 10028, 10047)
@@ -128,15 +130,18 @@ class JetStream:
         check_answer(answer, "listing")
         left = answer["num_pending"]
         ask = json.dumps({"batch": BATCH, "expires": int(self._timeout * 1e9)}).encode()
+        next_batch = f"{API}.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        patience = time.monotonic() + self._timeout
         async with self.link.mailbox() as (reply, arriving):
             while left:
-                await self.link.send(f"{API}.CONSUMER.MSG.NEXT.{stream}.{consumer}", ask, reply)
+                await self.link.send(next_batch, ask, reply)
                 for _ in range(min(BATCH, left)):
-                    async with _within(self._timeout):
-                        message = await arriving.get()
-                    if message is None:
-                        raise Unavailable("the NATS connection was lost while listing", ambiguous=False)
+                    message = await self._arrival(arriving)
                     headers = message.headers or {}
+                    if headers.get("Status") == "503" and time.monotonic() < patience:
+                        # A fresh consumer that the other servers of a cluster have not heard of yet.
+                        await asyncio.sleep(0.01)
+                        break
                     if "Status" in headers:
                         text = f"{headers['Status']} {headers.get('Description', '')}"
                         raise Unavailable(f"listing: NATS answers {text}", ambiguous=False)
@@ -147,6 +152,17 @@ class JetStream:
                     if not left:
                         break
             await self.link.send(f"{API}.CONSUMER.DELETE.{stream}.{consumer}", b"", "")
+
+    async def _arrival(self, arriving: asyncio.Queue[Msg | None]) -> Msg:
+        """The next message of a scan, within the deadline."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                message = await arriving.get()
+        except TimeoutError:
+            raise Timeout(f"listing: NATS did not answer within {self._timeout:g} s", ambiguous=False) from None
+        if message is None:
+            raise Unavailable("the NATS connection was lost while listing", ambiguous=False)
+        return message
 
 
 def check_answer(answer: Mapping[str, Any], doing: str) -> None:
@@ -170,12 +186,3 @@ def _time_ns(text: str) -> int:
     """RFC 3339 in UTC as JetStream writes it, `2026-01-02T03:04:05.123456789Z`, in ns of the Unix epoch."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
     return calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) * 10**9 + int(fraction.ljust(9, "0")[:9] or 0)
-
-
-@contextlib.asynccontextmanager
-async def _within(seconds: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise Timeout(f"listing: NATS did not answer within {seconds:g} s", ambiguous=False) from None

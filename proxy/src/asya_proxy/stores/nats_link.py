@@ -139,7 +139,22 @@ class Link:
 
     @property
     def clustered(self) -> bool:
-        return self._current is not None and bool(self._current.client._server_info.get("cluster"))
+        return bool(self._server_info.get("cluster"))
+
+    @property
+    def may_have_jetstream(self) -> bool:
+        """Whether an unanswered request can only mean "not now": this server has JetStream, or has peers that may."""
+        return self.clustered or bool(self._server_info.get("jetstream"))
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Of the server at the other end: (major, minor)."""
+        return tuple(int(part) for part in re.findall(r"\d+", str(self._server_info.get("version", "")))[:2])
+
+    @property
+    def _server_info(self) -> Mapping[str, Any]:
+        """What the server said of itself when we connected."""
+        return self._current.client._server_info if self._current is not None else {}
 
     async def request(
         self,

@@ -3,14 +3,17 @@
 #   image.sh pause                      the pods' sandbox image, into the cluster
 #   image.sh base [3.11|3.12|3.13]      an image tagged as python:X-slim, from Debian's
 #                                       packages (and, but for 3.11, this machine's pyenv)
-#   image.sh build TAG CONTEXT [buildah options]   a Dockerfile, into the cluster
+#   image.sh build TAG CONTEXT [buildah options]   a Dockerfile, into the cluster if it runs
+#   image.sh has TAG                    whether the cluster has it
+#   image.sh only TAG                   forget all other tags of its repository
 set -euo pipefail
 ASYA_CLUSTER_DIR=${ASYA_CLUSTER_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/asya/cluster}
 D=$(realpath -m "$ASYA_CLUSTER_DIR")
 cache=$D/images
 mkdir -p "$cache"
 import() { ctr -a "$D/run/containerd.sock" -n k8s.io images import "$1" >/dev/null; }
-has() { ctr -a "$D/run/containerd.sock" -n k8s.io images ls -q | grep -qxF "$1"; }
+tags() { ctr -a "$D/run/containerd.sock" -n k8s.io images ls -q; }
+has() { tags | grep -xF "$1" >/dev/null; }
 b() { buildah --root "$cache/store" --runroot "$cache/runroot" --storage-driver overlay --storage-opt overlay.skip_mount_home=true "$@"; }
 
 case ${1-} in
@@ -71,5 +74,10 @@ build)
   out=$(mktemp -u -p "$cache" out.XXXX.tar); trap 'rm -f "$out"' EXIT
   b push -q "$tag" "docker-archive:$out:$tag"
   if [ -S "$D/run/containerd.sock" ]; then import "$out"; fi ;;
-*) sed -n '2,6p' "$0"; exit 2 ;;
+has) has "$2" ;;
+only)
+  tags | grep -F "${2%:*}:" | grep -vxF "$2" | xargs -r ctr -a "$D/run/containerd.sock" -n k8s.io images rm >/dev/null
+  b images --format '{{.Name}}:{{.Tag}}' | grep -F "${2%:*}:" | grep -vxF "$2" | xargs -r "$0" forget || true ;;
+forget) shift; b rmi "$@" >/dev/null ;;
+*) sed -n '2,8p' "$0"; exit 2 ;;
 esac

@@ -1,0 +1,102 @@
+"""The images of a session: built once for each state of what goes into them, and brought to the cluster's node."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rig.cluster import ROOT, Cluster
+
+IMAGE_SH = ROOT / "e2e" / "image.sh"
+BUILD_SECONDS = 900
+EXAMPLE = ROOT / "examples" / "chat-agent"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an image is made of: a Dockerfile, its stage, and the files of its context that count."""
+
+    name: str
+    dockerfile: Path
+    inputs: tuple[Path, ...]
+    context: tuple[Path, ...] = ()
+    stage: str | None = None
+
+    def tag(self) -> str:
+        """A full name whose tag is the hash of everything that goes in."""
+        digest = hashlib.sha256()
+        for path in sorted({self.dockerfile, *_files(self.inputs)}):
+            digest.update(f"{path.relative_to(ROOT)}\0{path.stat().st_mode & 0o111}\0".encode())
+            digest.update(path.read_bytes())
+        return f"docker.io/library/{self.name}:{digest.hexdigest()[:12]}"
+
+
+def _files(places: Iterable[Path]) -> Iterable[Path]:
+    for place in places:
+        if place.is_file():
+            yield place
+        for path in place.rglob("*") if place.is_dir() else ():
+            if path.is_file() and "__pycache__" not in path.parts and not path.name.endswith(".pyc"):
+                yield path
+
+
+APP = ROOT / "e2e" / "app"
+_APP_FILES = (APP, EXAMPLE / "agent.py", EXAMPLE / "llm.py")
+_LOCK = ROOT / ".ci" / "build.lock"
+
+SOURCES = {
+    "operator": Source(
+        "asya-operator",
+        ROOT / "Dockerfile.operator",
+        (_LOCK, ROOT / "shim", ROOT / "operator"),
+    ),
+    "proxy": Source("asya-state-proxy", ROOT / "Dockerfile.proxy", (_LOCK, ROOT / "shim", ROOT / "proxy")),
+    "plain": Source("asya-e2e-plain", APP / "Dockerfile", _APP_FILES, _APP_FILES, "plain"),
+    "directory": Source("asya-e2e-directory", APP / "Dockerfile", _APP_FILES, _APP_FILES, "directory"),
+    "entrypoint": Source("asya-e2e-entrypoint", APP / "Dockerfile", _APP_FILES, _APP_FILES, "entrypoint"),
+    "redis": Source("asya-e2e-redis", ROOT / "e2e" / "redis" / "Dockerfile", (), (ROOT / "e2e" / "redis",)),
+}
+
+
+def images(cluster: Cluster) -> dict[str, str]:
+    """All images on the cluster's node; their names by those of SOURCES."""
+    return {name: _present(cluster, source) for name, source in SOURCES.items()}
+
+
+def _present(cluster: Cluster, source: Source) -> str:
+    tag = source.tag()
+    environment = {**os.environ, "ASYA_IMAGES": "local" if cluster.local else "docker"}
+
+    def image(*args: str, deadline: float = 60) -> int:
+        done = subprocess.run([IMAGE_SH, *args], env=environment, timeout=deadline, capture_output=True, text=True)
+        if done.returncode != 0 and args[0] == "build":
+            raise RuntimeError(f"{tag} could not be built:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+        return done.returncode
+
+    if image("has", tag) != 0:
+        stage = ["--target", source.stage] if source.stage else []
+        with tempfile.TemporaryDirectory(prefix="asya-context-") as place:
+            context = _context(source, Path(place))
+            image("build", tag, str(context), "-f", str(source.dockerfile), *stage, deadline=BUILD_SECONDS)
+    if cluster.fresh:
+        image("only", tag)
+    if not cluster.local:
+        name = cluster.kubectl("config", "current-context").strip().removeprefix("kind-")
+        subprocess.run(["kind", "load", "docker-image", "--name", name, tag], check=True, timeout=BUILD_SECONDS)
+    return tag
+
+
+def _context(source: Source, place: Path) -> Path:
+    """The directory an image is built from: the project itself, or only what a test image is made of."""
+    if not source.context:
+        return ROOT
+    for item in source.context:
+        if item.is_dir():
+            shutil.copytree(item, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(item, place)
+    return place

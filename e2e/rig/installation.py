@@ -1,0 +1,99 @@
+"""The chart on the cluster: installed, changed and removed by Helm alone; and a Redis for the state of the actors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rig.cluster import ROOT, Cluster, Object
+from rig.waiting import until
+
+RELEASE = "asya"
+SYSTEM = "asya-e2e-system"
+BACKENDS = "asya-e2e-backends"
+CHART = ROOT / "chart"
+INSTALL_SECONDS = 120
+OPERATOR, WEBHOOK, CERTIFICATE = "asya-operator", "asya-webhook", "asya-webhook-certificate"
+CONFIGURATION = f"{RELEASE}-{SYSTEM}"
+REDIS_URL = f"redis://redis.{BACKENDS}:6379"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """One release of the chart."""
+
+    cluster: Cluster
+    images: Mapping[str, str]
+
+    def install(self) -> None:
+        """helm install, or upgrade to these values; back when all pods are ready."""
+        values = []
+        for part in ("operator", "proxy"):
+            repository, tag = self.images[part].rsplit(":", 1)
+            values += [f"images.{part}.repository={repository}", f"images.{part}.tag={tag}"]
+        values += ["actors.imagePullPolicy=IfNotPresent", f"stateProxy.backends.redis.endpoint={REDIS_URL}"]
+        self.cluster.run(
+            "helm", "upgrade", "--install", RELEASE, str(CHART), "--namespace", SYSTEM, "--create-namespace",
+            *(part for value in values for part in ("--set", value)),
+            "--wait", "--timeout", f"{INSTALL_SECONDS}s",
+            deadline=INSTALL_SECONDS + 30,
+        )  # fmt: skip
+        self.trusted()
+
+    def trusted(self) -> None:
+        """Wait until the API server trusts the webhook."""
+        path = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{CONFIGURATION}"
+        until(
+            lambda: self.cluster.get(path)["webhooks"][0]["clientConfig"].get("caBundle"),
+            30,
+            "a caBundle in the webhook",
+        )
+
+    def uninstall(self) -> None:
+        """helm uninstall; the resource definition and the actors stay."""
+        self.cluster.run("helm", "uninstall", RELEASE, "--namespace", SYSTEM, "--wait", deadline=90)
+
+    def scale(self, name: str, replicas: int) -> None:
+        """Scale one of the chart's Deployments, and wait until it is so."""
+        self.kubectl("scale", f"deploy/{name}", f"--replicas={replicas}")
+        path = f"/apis/apps/v1/namespaces/{SYSTEM}/deployments/{name}"
+
+        def settled() -> bool:
+            status = self.cluster.get(path)["status"]
+            return status.get("readyReplicas", 0) == replicas and status.get("replicas", 0) == replicas
+
+        until(settled, 60, f"{replicas} replicas of {name}")
+
+    def kubectl(self, *args: str, stdin: str | None = None, deadline: float = 60) -> str:
+        return self.cluster.kubectl("-n", SYSTEM, *args, stdin=stdin, deadline=deadline)
+
+    def remove(self) -> None:
+        """Everything of the tests, from a cluster that is not ours."""
+        self.uninstall()
+        self.cluster.kubectl("delete", "crd", "asyncactors.asya.sh", "--timeout=60s", deadline=70)
+        self.cluster.kubectl("delete", "namespace", SYSTEM, BACKENDS, "--timeout=90s", deadline=100)
+
+
+def start_redis(cluster: Cluster, image: str) -> None:
+    """A Redis without persistence; it outlives all actors of the session."""
+    metadata: Object = {"name": "redis", "namespace": BACKENDS, "labels": {"app": "redis"}}
+    container = {
+        "name": "redis",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "readinessProbe": {"tcpSocket": {"port": 6379}, "periodSeconds": 1},
+    }
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": BACKENDS}},
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": metadata,
+            "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {"selector": {"app": "redis"}, "ports": [{"port": 6379}]},
+        },
+    )
+    cluster.kubectl("-n", BACKENDS, "wait", "pod/redis", "--for=condition=Ready", "--timeout=60s", deadline=70)

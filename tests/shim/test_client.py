@@ -616,6 +616,37 @@ def test_last_refusal_counts_at_the_deadline(peer: Peer, hasty: Remote) -> None:
     assert len(peer.requests) > 1
 
 
+@pytest.mark.parametrize(("status", "code"), [(503, "unavailable"), (504, "timeout"), (429, "busy")])
+def test_an_outage_after_a_lost_answer_leaves_the_outcome_unknown(
+    peer: Peer, hasty: Remote, status: int, code: str
+) -> None:
+    """The change may have landed: who takes this for "not done" appends twice, or conflicts with itself."""
+
+    def script(c: Conversation) -> None:
+        c.request()
+        if c.number > 1:
+            c.say(failure(status, code, True))
+            c.repeat(failure(status, code, True))
+
+    peer.start(script)
+    with pytest.raises(StateUnavailableError) as caught:
+        hasty.append(b"k", b"line")
+    assert wire_code(caught.value) == "unknown_outcome"
+    assert len(set(peer.requests)) == 1
+
+
+def test_a_rename_that_lost_its_answer_and_finds_no_source(peer: Peer, remote: Remote) -> None:
+    def script(c: Conversation) -> None:
+        c.request()
+        if c.number > 1:
+            c.say(failure(404, "key_not_found"))
+
+    peer.start(script)
+    with pytest.raises(StateUnavailableError) as caught:
+        remote.rename(b"a", b"b")
+    assert wire_code(caught.value) == "unknown_outcome"
+
+
 def test_restart_of_the_proxy_is_not_noticed(peer: Peer, remote: Remote) -> None:
     peer.start(lambda c: c.repeat(FOUND))
     assert remote.read(b"k") is not None

@@ -44,7 +44,7 @@ class Head:
 
 
 # What is read again and has not changed is answered in the same words; also after a long sleep of this process,
-# when every line of code costs four times what it costs in a loop.
+# when code is cold and every line costs more than in a loop.
 _head = functools.lru_cache(maxsize=256)(Head)
 
 

@@ -90,7 +90,7 @@ class RawFile(io.RawIOBase):
 
     # What it can do
 
-    # The checks of what each `open`, `read` and `close` goes through stand in line: a call costs a microsecond
+    # The checks of what each `open`, `read` and `close` goes through stand in line: calls add up
     # in a process that waits between its calls.
 
     def readable(self) -> bool:

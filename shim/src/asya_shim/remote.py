@@ -249,7 +249,12 @@ class Remote:
         response = self._call(source, head, change=True, target=target)
         if response.status // 100 == 2:
             return version_of(response)
-        raise self._error(response, source, target)[1]
+        code, error = self._error(response, source, target)
+        if response.repeated and code == "key_not_found":
+            error = self.failure(
+                "unknown_outcome", "the source is gone, perhaps by this call, whose answer was lost", source, target
+            )
+        raise error
 
     def list(
         self, prefix: bytes, *, recursive: bool = False, limit: Optional[int] = None, after: bytes = b""
@@ -386,6 +391,9 @@ class Remote:
             code = response.header(_ERROR).decode("latin-1") or by_status
         if not code:
             code, message = "unavailable", f"the state proxy answered status {response.status} without saying why"
+        if response.repeated and code in ("unavailable", "timeout", "busy"):
+            # An earlier attempt's answer was lost, and the later ones did not settle what became of it.
+            code = "unknown_outcome"
         if code in ("range", "precondition_required"):
             # Nothing a handler did can cause these.
             import logging

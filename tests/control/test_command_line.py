@@ -113,3 +113,12 @@ def test_a_pod_that_cannot_be(tmp_path, capsys):
     path.write_text(yaml.safe_dump(body))
     assert main(["inject", "-f", str(path)]) == 1
     assert "no annotation asya.sh/state-config" in capsys.readouterr().err
+
+
+def test_an_error_of_no_file_is_shown_whole(config, monkeypatch):
+    def operate(_):
+        raise OSError("No username set in the environment")
+
+    monkeypatch.setattr("asya_operator.operate.operate", operate)
+    with pytest.raises(OSError, match="No username"):
+        main(["--config", config, "run"])

@@ -5,12 +5,13 @@ There is no controller here: the tests play the Deployment controller by writing
 
 import asyncio
 import contextlib
+import datetime
 import itertools
 import json
 
 import pytest
 
-from asya_operator.kube import Kube
+from asya_operator.kube import Kube, KubeError
 from asya_operator.operate import Operator
 from asya_operator.settings import parse_settings
 from support.actors import actor
@@ -287,6 +288,48 @@ async def test_a_missing_secret_is_named_until_it_is_there(cluster):
         await operator.reconciler.reconcile(cluster.namespace, "chat-agent")
         assert cluster.condition("StateReady")["reason"] == "NoPods"
         assert "hunter2" not in json.dumps(cluster.get("asyncactors")) + json.dumps(cluster.events())
+
+
+async def test_without_a_right_to_secrets_the_events_of_the_kubelet_tell(cluster, monkeypatch):
+    asked = []
+    get = Kube.get
+
+    async def refused(self, kind, namespace, name):
+        if kind == "Secret":
+            asked.append(name)
+            raise KubeError(403, f'secrets "{name}" is forbidden')
+        return await get(self, kind, namespace, name)
+
+    monkeypatch.setattr(Kube, "get", refused)
+    async with running(cluster) as operator:
+        cluster.create("asyncactors", actor(spec__stateProxy__credentials={"secretName": "keys"}))
+        await eventually(lambda: cluster.condition("StateReady").get("reason") == "NoPods")
+        said = 'MountVolume.SetUp failed for volume "asya-credentials-state" : secret "keys" not found'
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        event = {
+            "metadata": {"generateName": "e-"},
+            "involvedObject": {"kind": "Pod", "name": "chat-agent-5f-abc", "namespace": cluster.namespace},
+            "type": "Warning",
+            "reason": "FailedMount",
+            "message": said,
+            "lastTimestamp": stamp,
+        }
+        cluster.create("events", event)
+        await operator.reconciler.reconcile(cluster.namespace, "chat-agent")
+        assert cluster.condition("StateReady")["reason"] == "SecretMissing"
+    assert asked == ["keys"]
+
+
+async def test_it_runs_as_a_user_without_a_name(cluster, monkeypatch):
+    """As in its image; kopf would ask for the name."""
+
+    def nobody():
+        raise OSError("No username set in the environment")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    async with running(cluster):
+        cluster.create("asyncactors", actor())
+        await eventually(lambda: cluster.get("deployments"))
 
 
 async def test_a_restart_makes_nothing_twice(cluster):

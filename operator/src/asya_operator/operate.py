@@ -30,6 +30,7 @@ log = logging.getLogger("asya_operator.operate")
 WORKERS = 8
 LIST_SECONDS = 60.0
 PASS_SECONDS = 120.0
+IDENTITY: Any = "asya-operator"
 FINISH_SECONDS = 10.0
 SETTLE_SECONDS = 0.5
 CHILDREN = (("apps", "v1", "deployments"), ("", "v1", "services"), ("", "v1", "pods"), ("batch", "v1", "jobs"))
@@ -212,6 +213,8 @@ class Operator:
         if self.settings.certificates is not None:
             yield rotate(self.kube, self.settings.certificates, self.metrics.certificate_expiry)
         yield kopf.operator(
+            # Else kopf asks for the name of the user, and the image's user has none.
+            identity=IDENTITY,
             registry=self.registry(),
             settings=kopf_settings(),
             standalone=True,

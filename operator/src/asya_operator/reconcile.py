@@ -74,6 +74,7 @@ class Reconciler:
         self._now = now
         self._wake = wake
         self._rollout = Rollout(settings.max_actors_rolling)
+        self._may_read_secrets = True
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         """One pass. Seconds until it should be looked at again without an event, or None.
@@ -205,12 +206,22 @@ class Reconciler:
         return status
 
     async def _missing_secrets(self, actor: AsyncActor) -> list[str]:
-        """Secrets that are named and not there; a backend's default one may be absent."""
-        if actor.spec.state_proxy is None:
+        """Secrets that are named and not there; a backend's default one may be absent.
+
+        The chart grants no sight of the actors' Secrets: then the kubelet's events tell what is missing.
+        """
+        if actor.spec.state_proxy is None or not self._may_read_secrets:
             return []
         config = resolve(actor, self._settings, RUNTIME_CONTAINER)
         named = sorted({mount.secret_name for mount in config.mounts if not mount.secret_optional})
-        return [name for name in named if await self._kube.get("Secret", actor.namespace, name) is None]
+        try:
+            return [name for name in named if await self._kube.get("Secret", actor.namespace, name) is None]
+        except KubeError as error:
+            if error.status != 403:
+                raise
+            log.info("not allowed to look for Secrets; the kubelet's events tell of missing ones")
+            self._may_read_secrets = False
+            return []
 
     async def _warnings(self, actor: AsyncActor) -> list[Object]:
         """Warnings about the actor's pods and ReplicaSets of the last ten minutes, the newest last."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from asya_operator.certificates import CA_LIFE, Held, from_secret, new_authority
 
-from rig.actors import Namespace, container_status
+from rig.actors import Namespace, container_status, is_ready
 from rig.cluster import Cluster, Object
 from rig.installation import CERTIFICATE, CONFIGURATION, OPERATOR, SYSTEM, WEBHOOK, Installation
 from rig.waiting import until
@@ -64,28 +64,41 @@ def test_without_a_webhook_no_pod_is_made_and_the_reason_is_told(namespace: Name
 def test_without_the_chart_no_turn_is_served_and_nothing_reaches_a_disk(
     namespace: Namespace, repaired: Installation
 ) -> None:
-    actor = namespace.actor("orphan", "handlers.files", {}, env=[{"name": "ASYA_STATE_WAIT", "value": "5s"}]).ready()
+    actor = namespace.actor("orphan", "handlers.files", {}).ready()
     actor.send({"write": {"a.txt": "stored"}})
     repaired.uninstall()
     # What runs goes on.
     assert actor.send({"read": ["a.txt"]})["read"] == {"a.txt": "stored"}
 
-    actor.kubectl("delete", "pod", actor.pod()["metadata"]["name"], "--wait=false")
+    before = actor.pod()
+    actor.kubectl("delete", "pod", before["metadata"]["name"], "--wait=false")
+    running = "asya-runtime runs without a sidecar"
     pod = until(
-        lambda: next((p for p in actor.pods() if container_status(p, "asya-runtime").get("restartCount")), None),
-        90,
-        "the handler's container ended and was started again",
+        lambda: next((p for p in actor.pods() if _runs(p) and p["metadata"]["uid"] != before["metadata"]["uid"]), None),
+        30,
+        running,
     )
     assert [c["name"] for c in pod["spec"]["initContainers"]] == ["asya-install"]
-    status = container_status(pod, "asya-runtime")
-    ended = status["lastState"].get("terminated") or status["state"]["terminated"]
-    assert ended["exitCode"] != 0
-    assert "asya-state-proxy" in ended["message"] or "state proxy" in ended["message"], ended
-    assert not any(row["type"] == "Ready" and row["status"] == "True" for row in pod["status"]["conditions"])
+    direct = f"/api/v1/namespaces/{namespace.name}/pods/{pod['metadata']['name']}:8080/proxy/"
+    assert namespace.cluster.request("POST", direct, json={"write": {"b.txt": "lost"}}).status_code != 200
+    assert (
+        actor.exec("asya-runtime", "sh", "-c", "ls -d /state/* 2>/dev/null; test -f /state && echo guarded")
+        == "guarded\n"
+    )
 
     repaired.install()
     row = actor.wait("Degraded", "True", "NotInjected")
     assert "delete the pod" in row["message"]
+
+    def last_words() -> Object:
+        status = container_status(actor.pod(), "asya-runtime")
+        ended = (status.get("lastState") or {}).get("terminated") or (status.get("state") or {}).get("terminated")
+        return ended or {}
+
+    ended = until(last_words, 90, "the handler's container gives up")
+    assert ended["exitCode"] != 0
+    assert "/var/run/asya/state/state.sock" in ended["message"]
+    assert not is_ready(actor.pod())
     actor.delete_pod()
     actor.ready()
     assert actor.send({"read": ["a.txt"]})["read"] == {"a.txt": "stored"}
@@ -162,6 +175,10 @@ def test_every_pod_is_injected_while_webhook_and_certificate_are_replaced(
     assert len(answers) >= PODS
     naked = [a["metadata"]["name"] for a in answers if a["spec"]["initContainers"][0]["name"] != "asya-state-proxy"]
     assert naked == []
+
+
+def _runs(pod: Object) -> bool:
+    return "running" in (container_status(pod, "asya-runtime").get("state") or {})
 
 
 def _pod(namespace: Namespace) -> Object:

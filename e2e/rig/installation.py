@@ -55,10 +55,14 @@ class Installation:
         """Scale one of the chart's Deployments, and wait until it is so."""
         self.kubectl("scale", f"deploy/{name}", f"--replicas={replicas}")
         path = f"/apis/apps/v1/namespaces/{SYSTEM}/deployments/{name}"
+        component = name.removeprefix(f"{RELEASE}-")
+        selector = f"app.kubernetes.io/component={component}"
 
         def settled() -> bool:
             status = self.cluster.get(path)["status"]
-            return status.get("readyReplicas", 0) == replicas and status.get("replicas", 0) == replicas
+            # A webhook that is told to end goes on answering for some seconds.
+            pods = self.cluster.get(f"/api/v1/namespaces/{SYSTEM}/pods", labelSelector=selector)["items"]
+            return bool(status.get("readyReplicas", 0) == len(pods) == replicas)
 
         until(settled, 60, f"{replicas} replicas of {name}")
 

@@ -90,3 +90,22 @@ cluster-up: ## start a real single-node Kubernetes on this machine (root, no Doc
 .PHONY: cluster-down
 cluster-down: ## end that Kubernetes; nothing of it stays behind
 	e2e/cluster/down.sh
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' proxy/pyproject.toml)
+
+.PHONY: images
+images: ## images of operator and proxy, with docker where it runs, else with buildah
+	docker info >/dev/null 2>&1 || { e2e/cluster/deps.sh; e2e/cluster/image.sh base 3.13; }
+	e2e/image.sh build docker.io/library/asya-operator:$(VERSION) . -f Dockerfile.operator
+	e2e/image.sh build docker.io/library/asya-state-proxy:$(VERSION) . -f Dockerfile.proxy
+
+.PHONY: chart
+chart: install cluster-build ## lint the Helm chart, compare what it renders, package it into dist/
+	$(CACHE)/cluster/bin/helm lint --strict chart
+	$(BIN)/pytest e2e/test_chart.py
+	$(CACHE)/cluster/bin/helm package --destination dist chart
+
+.PHONY: e2e
+e2e: install ## whole pods: on the cluster that KUBECONFIG names, else on a local one that ends with it
+	[ -n "$${KUBECONFIG-}" ] || { e2e/cluster/deps.sh; e2e/cluster/build.sh; e2e/cluster/image.sh base 3.13; }
+	time $(BIN)/pytest e2e

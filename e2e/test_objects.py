@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from rig.actors import Namespace
-from rig.installation import OPERATOR, REDIS_URL, Installation
+from rig.installation import OPERATOR, REDIS_URL, RELEASE, SYSTEM, Installation
 from rig.waiting import until
+from support.golden import Golden
 
 
 def test_kubectl_shows_waits_scales_and_explains(namespace: Namespace) -> None:
@@ -33,6 +34,10 @@ def test_kubectl_shows_waits_scales_and_explains(namespace: Namespace) -> None:
     explained = namespace.cluster.kubectl("explain", "asyncactor.spec.stateProxy.consistency")
     assert "lww" in explained
     assert "cas" in explained
+
+
+def test_the_chart_tells_what_to_do_next(installation: Installation, golden: Golden) -> None:
+    golden.check("chart/NOTES.txt", installation.cluster.run("helm", "get", "notes", RELEASE, "-n", SYSTEM))
 
 
 def test_troubles_are_told_with_what_to_do(namespace: Namespace) -> None:

@@ -6,7 +6,7 @@
   "proxyImagePullPolicy" .Values.images.pullPolicy
   "allowedImages" .Values.images.previousProxies
   "keyPrefix" .Values.stateProxy.keyPrefix
-  "proxyUid" .Values.stateProxy.uid
+  "proxyUid" (int .Values.stateProxy.uid)
   "namespaces" (sortAlpha .Values.watchNamespaces)
   "maxActorsRolling" (int .Values.actors.maxRolling)
   "logLevel" .Values.logLevel

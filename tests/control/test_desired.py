@@ -7,7 +7,7 @@ import pytest
 
 from asya_contract.env import RuntimeEnv, ShimEnv, parse_mounts
 from asya_operator.api import parse_actor
-from asya_operator.desired import desired
+from asya_operator.desired import deployment, desired
 from asya_operator.merge import merge
 from asya_operator.render import injected, job, manifests, to_yaml
 from asya_operator.settings import parse_settings
@@ -207,3 +207,12 @@ def test_merge(base, patch, want):
     before = copy.deepcopy((base, patch))
     assert merge(base, patch) == want
     assert (base, patch) == before
+
+
+@pytest.mark.parametrize(("uid", "user"), [(64101, {"runAsUser": 64101, "runAsGroup": 64101}), (0, {})])
+def test_the_platform_may_assign_the_proxys_user(uid, user):
+    settings = parse_settings(json.dumps({"proxyImage": "p:1", "proxyUid": uid}))
+    (install,) = deployment(parse_actor(actor()), settings, "p:1")["spec"]["template"]["spec"]["initContainers"]
+    context = install["securityContext"]
+    assert {name: context[name] for name in ("runAsUser", "runAsGroup") if name in context} == user
+    assert context["runAsNonRoot"] is True

@@ -39,9 +39,9 @@ END_SECONDS = 5
 INSTALL_RESOURCES = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}}
 
 
-def restricted(uid: int | None) -> Manifest:
-    """A security context that passes Pod Security `restricted`; without a uid where the platform assigns one."""
-    user = {} if uid is None else {"runAsUser": uid, "runAsGroup": uid}
+def restricted(uid: int) -> Manifest:
+    """A security context that passes Pod Security `restricted`; with uid 0 the platform assigns the user."""
+    user = {} if uid == 0 else {"runAsUser": uid, "runAsGroup": uid}
     return {
         "runAsNonRoot": True,
         **user,

@@ -70,7 +70,8 @@ class Settings(Base):
     proxy_image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     key_prefix: Annotated[str, Field(max_length=200, pattern=r"^([A-Za-z0-9._-]+/)*$")] = ""
-    proxy_uid: Annotated[int, Field(ge=1)] | None = PROXY_UID
+    # 0 where the platform assigns one to each namespace, as OpenShift does.
+    proxy_uid: Annotated[int, Field(ge=0)] = PROXY_UID
     mesh_containers: Annotated[list[ContainerName], Field(max_length=64)] = Field(
         default_factory=lambda: list(MESH_CONTAINERS)
     )

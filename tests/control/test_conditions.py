@@ -104,8 +104,23 @@ CASES = {
         sick(events=[event("FailedCreate", 'admission webhook "state.asya.sh" denied the request: asya state: x')]),
         "Degraded", "True", "PodRefused", "asya state: x",
     ),
+    "webhook-of-another-gone": (
+        sick(events=[event("FailedCreate", 'failed calling webhook "mesh.example.com": refused')]),
+        "Degraded", "True", "PodsNotCreated", "mesh.example.com",
+    ),
+    "policy-refused": (
+        sick(events=[event("FailedCreate", "pods \"a-b\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'p' "
+            "denied request: asya state: the pod has no sidecar")]),
+        "Degraded", "True", "PodRefused", "has no sidecar",
+    ),
+    "refused-before-the-newest-pod": (
+        sick(events=[event("FailedCreate", "denied request: asya state: x") | {"lastTimestamp": "2026-01-01T00:00:00Z"}],
+            pods=[{**pod(injected=False), "metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:09Z"}}]),
+        "Degraded", "True", "NotInjected", "has no asya-state-proxy",
+    ),
     "webhook-gone": (
-        sick(events=[event("FailedCreate", 'failed calling webhook "state.asya.sh": admission webhook')]),
+        sick(events=[event("FailedCreate", 'Error creating: Internal error occurred: failed calling webhook '
+            '"state-proxy.asya.sh": failed to call webhook: Post "https://w.s.svc:443/mutate?timeout=5s": refused')]),
         "Degraded", "True", "WebhookUnreachable", "the webhook must run",
     ),
     "quota": (

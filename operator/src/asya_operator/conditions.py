@@ -177,7 +177,10 @@ def worst(actor: AsyncActor, observed: Observed) -> Trouble | None:
     """What is wrong with the pods, the most telling first; nothing where they are well or only young."""
     if actor.spec.state_proxy is not None and observed.missing_secrets:
         return _secret_missing(observed.missing_secrets[0])
+    newest = max((str((pod.get("metadata") or {}).get("creationTimestamp") or "") for pod in observed.pods), default="")
     for event in reversed(observed.events):
+        if event.get("reason") == "FailedCreate" and when(event) < newest:
+            continue  # a pod has been created since
         found = _from_event(actor, event)
         if found is not None:
             return found
@@ -186,6 +189,12 @@ def worst(actor: AsyncActor, observed: Observed) -> Trouble | None:
         if found is not None:
             return found
     return None
+
+
+def when(event: Mapping[str, Any]) -> str:
+    """The time of an event's last occurrence."""
+    made = (event.get("metadata") or {}).get("creationTimestamp")
+    return str(event.get("lastTimestamp") or event.get("eventTime") or made or "")
 
 
 def _secret_missing(name: str) -> Trouble:
@@ -199,11 +208,11 @@ def _from_event(actor: AsyncActor, event: Mapping[str, Any]) -> Trouble | None:
     match = re.search(r'secret "([^"]+)" not found', text)
     if match and actor.spec.state_proxy is not None:
         return _secret_missing(match.group(1))
-    if "admission webhook" in text and "asya" in text:
-        refused = "failed calling webhook" not in text
-        reason = "PodRefused" if refused else "WebhookUnreachable"
-        advice = "" if refused else "; the webhook must run before new pods can"
-        return Trouble(reason, text + advice, True)
+    if re.search(r'failed calling webhook "[^"]*asya\.sh"', text):
+        return Trouble("WebhookUnreachable", f"{text}; the webhook must run before new pods can", True)
+    # The webhook, or the admission policy behind it.
+    if "denied" in text and "asya state:" in text:
+        return Trouble("PodRefused", text, True)
     if event.get("reason") == "FailedCreate":
         return Trouble("PodsNotCreated", text, False)
     return None

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from asya_contract.names import ACTOR_LABEL, INSTALL_CONTAINER, RUNTIME_CONTAINER
 from asya_operator import purge
 from asya_operator.api import AsyncActor, ManifestError, parse_actor
-from asya_operator.conditions import Observed, conditions
+from asya_operator.conditions import Observed, conditions, when
 from asya_operator.desired import Manifest, desired
 from asya_operator.kube import KubeError, Object
 from asya_operator.rollout import Key, Rollout
@@ -234,9 +234,9 @@ class Reconciler:
             and re.fullmatch(
                 rf"{re.escape(actor.name)}-[a-z0-9]+(-[a-z0-9]+)?", event["involvedObject"].get("name", "")
             )
-            and _when(event) >= since
+            and when(event) >= since
         ]
-        return sorted(mine, key=_when)
+        return sorted(mine, key=when)
 
     async def _write_status(self, body: Object, status: dict[str, Any]) -> None:
         previous = body.get("status") or {}
@@ -385,7 +385,3 @@ def _all_available(deployment: Object) -> bool:
     available: int = (deployment.get("status") or {}).get("availableReplicas", 0)
     wanted: int = deployment["spec"].get("replicas", 1)
     return available >= wanted
-
-
-def _when(event: Object) -> str:
-    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp") or "")

@@ -43,7 +43,7 @@ class Installation:
         path = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{CONFIGURATION}"
         until(
             lambda: self.cluster.get(path)["webhooks"][0]["clientConfig"].get("caBundle"),
-            30,
+            60,
             "a caBundle in the webhook",
         )
 

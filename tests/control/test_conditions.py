@@ -114,7 +114,7 @@ CASES = {
         "Degraded", "True", "PodRefused", "has no sidecar",
     ),
     "refused-before-the-newest-pod": (
-        sick(events=[event("FailedCreate", "denied request: asya state: x") | {"lastTimestamp": "2026-01-01T00:00:00Z"}],
+        sick(events=[event("FailedCreate", "denied: asya state: x") | {"lastTimestamp": "2026-01-01T00:00:00Z"}],
             pods=[{**pod(injected=False), "metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:09Z"}}]),
         "Degraded", "True", "NotInjected", "has no asya-state-proxy",
     ),

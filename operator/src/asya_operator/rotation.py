@@ -15,7 +15,8 @@ from asya_operator.settings import CertificateSettings
 log = logging.getLogger("asya_operator.rotation")
 
 MANAGER = "asya-operator-certificates"
-CHECK_SECONDS = 12 * 3600.0
+# Two reads. A configuration that somebody made anew has no caBundle, and until it has, no pod of an actor starts.
+CHECK_SECONDS = 30.0
 RETRY_SECONDS = 10.0
 
 

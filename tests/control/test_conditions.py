@@ -115,7 +115,7 @@ CASES = {
     ),
     "refused-before-the-newest-pod": (
         sick(events=[event("FailedCreate", "denied: asya state: x") | {"lastTimestamp": "2026-01-01T00:00:00Z"}],
-            pods=[{**pod(injected=False), "metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:09Z"}}]),
+            pods=[{**pod(injected=False), "metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"}}]),
         "Degraded", "True", "NotInjected", "has no asya-state-proxy",
     ),
     "webhook-gone": (

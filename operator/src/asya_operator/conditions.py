@@ -179,7 +179,7 @@ def worst(actor: AsyncActor, observed: Observed) -> Trouble | None:
         return _secret_missing(observed.missing_secrets[0])
     newest = max((str((pod.get("metadata") or {}).get("creationTimestamp") or "") for pod in observed.pods), default="")
     for event in reversed(observed.events):
-        if event.get("reason") == "FailedCreate" and when(event) <= newest:
+        if newest and event.get("reason") == "FailedCreate" and when(event) <= newest:
             continue  # a pod has been created since; a later attempt that fails moves the event's time on
         found = _from_event(actor, event)
         if found is not None:

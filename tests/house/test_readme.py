@@ -27,9 +27,9 @@ def test_the_first_screen_is_the_example_that_runs(language, file):
 
 @pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
 def test_targets_exist(text):
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {
-        word for run in re.findall(r"(?:^    |`)make ((?:[a-z-]+ ?)+)", text, re.MULTILINE) for word in run.split()
+        word for run in re.findall(r"(?:^    |`)make ((?:[a-z0-9-]+ ?)+)", text, re.MULTILINE) for word in run.split()
     }
     assert named
     assert named <= targets

@@ -1,6 +1,8 @@
 """One actor and its state, from the manifest to the message, through everything that ends a process."""
 
 import json
+from functools import partial
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +19,7 @@ print(urllib.request.urlopen(request, timeout=20).read().decode())
 """
 
 
-def from_inside(sender: Actor, url: str, payload: object) -> object:
+def from_inside(sender: Actor, url: str, payload: object) -> Any:
     """What a POST from inside a pod answers: cluster DNS, the Service's address, kube-proxy."""
     return json.loads(sender.exec("asya-runtime", "python3", "-c", ASK, url, json.dumps(payload)))
 
@@ -58,10 +60,13 @@ def test_state_survives_whatever_ends_a_process(namespace: Namespace, kube: Clus
     actor.rolled_out()
     assert actor.send()["count"] == 3
 
+    def restarted_once(container: str) -> bool:
+        return actor.restart_count(container) == 1
+
     for number, container in enumerate(("asya-state-proxy", "asya-runtime")):
         pod = actor.pod()
         kube.kill(container_status(pod, container)["containerID"])
-        until(lambda c=container: actor.restart_count(c) == 1, 30, f"{container} started again")
+        until(partial(restarted_once, container), 30, f"{container} started again")
         actor.ready()
         assert actor.send()["count"] == 4 + number
         assert actor.pod()["metadata"]["uid"] == pod["metadata"]["uid"]

@@ -1,6 +1,7 @@
 """The AsyncActor as an object of the cluster: columns, conditions, scale, autoscalers, Jobs, its end."""
 
 import json
+from functools import partial
 
 import pytest
 import yaml
@@ -103,12 +104,16 @@ def test_a_job_made_by_render_runs_with_the_state(namespace: Namespace, installa
     assert len(actor.pods()) == 1
 
 
+def _gone(namespace: Namespace, path: str) -> bool:
+    return not namespace.get(path)
+
+
 def test_state_outlives_its_actor_unless_told_otherwise(namespace: Namespace) -> None:
     actor = namespace.actor("heir", "handlers.files", {}).ready()
     actor.send({"write": {"will.txt": "for my heir", "folder/deep.txt": "too"}})
     actor.delete()
     for path in ("apps/v1/deployments/heir", "services/heir"):
-        until(lambda p=path: not namespace.get(p), 30, f"{path} is gone")
+        until(partial(_gone, namespace, path), 30, f"{path} is gone")
 
     actor = namespace.actor("heir", "handlers.files", {}, deletionPolicy="Delete").ready()
     assert actor.send({"read": ["will.txt"]})["read"] == {"will.txt": "for my heir"}

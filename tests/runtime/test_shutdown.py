@@ -11,20 +11,23 @@ from .conftest import eventually
 SLOW = """
     import asyncio, os, time
 
+    def running():
+        os.write(1, b"running\\n")  # in one piece: print writes line and end apart, and turns run at once
+
     def process(state):
-        print("running", flush=True)
+        running()
         while not os.path.exists("go"):
             time.sleep(0.01)
         return state
 
     async def aprocess(state):
-        print("running", flush=True)
+        running()
         while not os.path.exists("go"):
             await asyncio.sleep(0.01)
         return state
 
     def stuck(state):
-        print("running", flush=True)
+        running()
         while True:
             pass
 """

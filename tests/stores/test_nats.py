@@ -30,6 +30,7 @@ from asya_proxy.errors import (
     Unavailable,
 )
 from asya_proxy.stores import nats as module
+from asya_proxy.stores import nats_streams
 from asya_proxy.stores.base import ABSENT, Body, Change, Reading, StoreConfig, match
 from asya_proxy.stores.nats import NatsStore
 from asya_proxy.stores.nats_credentials import Credentials
@@ -409,6 +410,45 @@ async def test_bad_settings(connect: Open, environ: dict[str, str], says: str) -
     assert isinstance(error, BadRequest)
     assert says in str(error)
     assert "secret" not in str(error)
+
+
+class _Rival:
+    """A JetStream where another proxy makes the stream between our look and our attempt, seen `after` more looks."""
+
+    class link:  # noqa: N801
+        clustered = False
+        version = (2, 10)
+        may_have_jetstream = True
+
+    def __init__(self, after: int, refusal: dict[str, Any]) -> None:
+        self.looks, self.after, self.refusal = 0, after, refusal
+
+    async def call(self, subject: str, body: Any = None) -> dict[str, Any]:
+        if subject.startswith("STREAM.CREATE."):
+            return {"error": self.refusal}
+        self.looks += 1
+        if self.looks <= 1 + self.after:
+            return {"error": {"err_code": 10059, "description": "stream not found"}}
+        return {"config": {"name": subject.rpartition(".")[2], "num_replicas": 1}}
+
+
+@pytest.mark.parametrize("after", [0, 2])
+@pytest.mark.parametrize("refusal", ["subjects overlap with an existing stream", "stream name already in use"])
+async def test_a_stream_made_by_another_meanwhile_is_taken(
+    after: int, refusal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_streams, "LOOK_AGAIN", 0.001)
+    rival = _Rival(after, {"err_code": 10065, "description": refusal})
+    found = await nats_streams._find(rival, {"name": "KV_b"}, "nats kv add b")  # type: ignore[arg-type]
+    assert found["name"] == "KV_b"
+
+
+async def test_a_stream_whose_subjects_are_anothers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nats_streams, "LOOK_AGAIN", 0.001)
+    rival = _Rival(1000, {"err_code": 10065, "description": "subjects overlap with an existing stream"})
+    with pytest.raises(KeyNotFound, match=r"cannot be made .subjects overlap.*nats kv add b"):
+        await nats_streams._find(rival, {"name": "KV_b"}, "nats kv add b")  # type: ignore[arg-type]
+    assert rival.looks <= 1 + nats_streams.LOOKS
 
 
 async def test_a_bad_bucket_name(server: NatsServer, connect: Open) -> None:

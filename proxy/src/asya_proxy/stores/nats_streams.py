@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,11 @@ log = logging.getLogger(__name__)
 ATOMIC_REPLICAS = (2, 10)
 """The first nats-server that compares atomically where a stream has replicas. 2.9.10 was seen to lose 7 of 40
 acknowledged increments there, and none with one replica."""
+
+LOOKS = 10
+LOOK_AGAIN = 0.1
+"""How often, and after how many seconds each, a stream is looked for that could not be made: another proxy that
+starts at the same time may be making it."""
 
 _COMMON = {"retention": "limits", "storage": "file", "discard": "new", "max_msgs_per_subject": 1}
 
@@ -132,6 +138,10 @@ async def _make(jetstream: JetStream, config: dict[str, Any], command: str) -> d
     if answer.get("error", {}).get("err_code", 0) == NOT_NOW:
         check_answer(answer, f"making stream {name}")
     if "error" in answer:
+        # The server refuses subjects that another proxy's half-made stream of this very name has just taken.
+        made = await _made_meanwhile(jetstream, name)
+        if made is not None:
+            return made
         reason = answer["error"].get("description")
         raise KeyNotFound(f"NATS stream {name} is missing and cannot be made ({reason}); have it made: {command}")
     replicas = answer["config"].get("num_replicas", 1)
@@ -139,3 +149,15 @@ async def _make(jetstream: JetStream, config: dict[str, Any], command: str) -> d
     if jetstream.link.clustered and replicas == 1:
         log.warning("nats stream=%s has no replicas: one server's loss is its loss; see the docs on NATS", name)
     return answer
+
+
+async def _made_meanwhile(jetstream: JetStream, name: str) -> dict[str, Any] | None:
+    """The stream as another proxy made it since we looked; None where nobody did."""
+    for _ in range(LOOKS):
+        answer = await jetstream.call(f"STREAM.INFO.{name}")
+        if "error" not in answer:
+            return answer
+        if answer["error"].get("err_code", 0) != NO_STREAM:
+            check_answer(answer, f"reading stream {name}")
+        await asyncio.sleep(LOOK_AGAIN)
+    return None

@@ -87,14 +87,29 @@ def test_the_umask_does_not_matter(tmp_path: Path) -> None:
     assert {mode for mode, _ in tree(tmp_path).values()} == {0o644}
 
 
-def test_serve_installs_first(tmp_path, monkeypatch, capsys):
-    """The sidecar takes the place of the init container that installs. Here it then stops for want of settings."""
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    (tmp_path / "socket").write_text("no socket, so that serving ends at once")
+    for name, value in (("BACKEND", "memory"), ("BUCKET", "b"), ("SOCKET", tmp_path / "socket"), ("HTTP_ADDR", "off")):
+        monkeypatch.setenv(f"STATE_{name}", str(value))
+
+
+@pytest.mark.usefixtures("settings")
+def test_serve_installs_first(tmp_path, capsys):
+    """The sidecar takes the place of the init container that installs."""
+    assert main(["serve", "--install", str(tmp_path / "opt")]) == 1
+    assert (tmp_path / "opt" / "run.py").is_file()
+    assert "is no socket" in capsys.readouterr().err
+
+
+def test_serve_needs_settings(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("STATE_BACKEND", raising=False)
     assert main(["serve", "--install", str(tmp_path / "opt")]) == 2
-    assert (tmp_path / "opt" / "run.py").is_file()
+    assert not (tmp_path / "opt").exists()
     assert "STATE_BACKEND" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("settings")
 def test_serve_does_not_start_where_it_cannot_install(tmp_path, capsys):
     (tmp_path / "opt").write_text("a file")
     assert main(["serve", "--install", str(tmp_path / "opt")]) == 1

@@ -16,6 +16,9 @@ from pathlib import Path
 import pytest
 
 from asya_proxy.sockets import MountSocket, SocketTaken
+from asya_proxy.stores.base import StoreConfig
+from asya_proxy.stores.memory import MemoryStore
+from support.servers import free_port
 from support.wire_client import WireClient
 
 COMMAND = [sys.executable, "-m", "asya_proxy"]
@@ -94,6 +97,62 @@ async def test_the_socket_is_anybodys_and_the_port_answers(process: Process) -> 
         client = WireClient(reader, writer)
         assert (await client.ask("GET", path)).status == status
     writer.close()
+
+
+SLOW_IMPORT = """
+import os, sys, time
+while not os.path.exists({gate!r}):
+    time.sleep(0.01)
+sys.path.remove({directory!r})
+del sys.modules["uvloop"]
+import uvloop
+"""
+
+
+async def test_a_probe_waits_for_the_process(directory: Path) -> None:
+    port = free_port()
+    late = directory / "late"
+    late.mkdir()
+    gate = directory / "gate"
+    (late / "uvloop.py").write_text(SLOW_IMPORT.format(gate=str(gate), directory=str(late)))
+    process = Process(directory, STATE_HTTP_ADDR=f"127.0.0.1:{port}", PYTHONPATH=str(late))
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                    break
+                except ConnectionRefusedError:
+                    await asyncio.sleep(0.01)
+            probe = asyncio.create_task(WireClient(reader, writer).ask("GET", "/readyz"))
+            await asyncio.sleep(0)
+            assert not probe.done()
+            gate.touch()
+            assert (await probe).status == 200
+        writer.close()
+    finally:
+        process.end()
+
+
+async def test_a_probe_waits_for_the_first_connection(start) -> None:  # type: ignore[no-untyped-def]
+    store = MemoryStore(StoreConfig("b", "", {}))
+    connected = asyncio.Event()
+    store.connect = connected.wait  # type: ignore[assignment,method-assign]
+    proxy = await start(store, ready=False)
+    probe = asyncio.create_task((await proxy.client()).ask("GET", "/readyz"))
+    # Answered after it, on another connection.
+    assert (await (await proxy.client()).ask("GET", "/healthz")).status == 200
+    assert not probe.done()
+    connected.set()
+    assert (await probe).status == 200
+
+
+async def test_a_port_that_is_taken(directory: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = await asyncio.to_thread(run, directory, "serve", STATE_HTTP_ADDR=address)
+    assert done.returncode == 1
+    assert f"STATE_HTTP_ADDR='{address}': Address already in use; give it another port" in done.stderr
 
 
 async def test_sigterm_finishes_what_is_in_work_and_exits_with_0(process: Process) -> None:

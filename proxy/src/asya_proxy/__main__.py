@@ -7,6 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asya_proxy.settings import Settings
 
 USAGE_ERROR = 2
 
@@ -19,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _install(Path(arguments.directory))
     if command in ("ls", "cat"):
         return _look(command, os.fsencode(arguments.path))
-    if command == "serve" and arguments.install is not None and _install(Path(arguments.install)) != 0:
-        return 1
+    if command == "serve":
+        return _serve(None if arguments.install is None else Path(arguments.install))
     return _with_settings(command, races=command == "check" and arguments.races)
 
 
@@ -75,7 +79,8 @@ def _look(command: str, path: bytes) -> int:
     return 0
 
 
-def _with_settings(command: str, *, races: bool) -> int:
+def _settings() -> Settings | None:
+    """None where they are bad, which was said."""
     from asya_contract.env import EnvError
     from asya_proxy import logs, settings
 
@@ -83,21 +88,51 @@ def _with_settings(command: str, *, races: bool) -> int:
         loaded = settings.load(os.environ)
     except EnvError as error:
         _complain(str(error))
-        return USAGE_ERROR
+        return None
     logs.set_up(loaded.env.log_level)
+    return loaded
+
+
+def _serve(directory: Path | None) -> int:
+    loaded = _settings()
+    if loaded is None:
+        return USAGE_ERROR
+    port = None
+    if loaded.address is not None:
+        from asya_proxy.sockets import listen_on
+
+        try:
+            # Before the slow imports: a probe that comes meanwhile waits, where a refused one would cost a period.
+            port = listen_on(loaded.address)
+        except OSError as error:
+            from asya_proxy.server import say_why
+
+            say_why(
+                f"STATE_HTTP_ADDR={loaded.env.http_addr!r}: {os.strerror(error.errno) if error.errno else error}; give it another port"
+            )
+            return 1
+    if directory is not None and _install(directory) != 0:
+        return 1
+    import uvloop
+
+    from asya_proxy.server import serve
+
+    return uvloop.run(serve(loaded, port))
+
+
+def _with_settings(command: str, *, races: bool) -> int:
+    loaded = _settings()
+    if loaded is None:
+        return USAGE_ERROR
     import uvloop
 
     if command == "check":
         from asya_proxy.check import check
 
         return uvloop.run(check(loaded, races=races))
-    if command == "purge":
-        from asya_proxy.purge import purge
+    from asya_proxy.purge import purge
 
-        return uvloop.run(purge(loaded))
-    from asya_proxy.server import serve
-
-    return uvloop.run(serve(loaded))
+    return uvloop.run(purge(loaded))
 
 
 def _complain(message: str) -> int:

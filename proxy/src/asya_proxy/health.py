@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 
@@ -15,7 +16,9 @@ from asya_proxy.stores.base import Store
 FRESH = 2.0
 """Seconds that an answer to a ping is good for."""
 PATIENCE = 0.8
-"""Seconds a probe waits for a ping; kubelet waits one."""
+"""Seconds a probe waits for a ping."""
+FIRST_PATIENCE = 4.0
+"""Seconds a probe waits for the first attempt to connect; kubelet waits five."""
 FAILURES = 3
 """Pings in a row that fail before a mount that was ready is not."""
 
@@ -34,18 +37,24 @@ class Readiness:
         self._failures = 0
         self._asked = 0.0
         self._ping: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()
 
     def waiting(self, reason: str) -> None:
         self.reason = reason
+        self._tried.set()
 
     def verified(self, store: Store) -> None:
         """From now on the backend's answers to pings decide."""
         self._store = store
         self._asked = self._clock()
         self._set(None)
+        self._tried.set()
 
     async def check(self) -> str | None:
         """None where ready, else the reason."""
+        if not self._tried.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._tried.wait(), FIRST_PATIENCE)
         store = self._store
         if store is None:
             return self.reason

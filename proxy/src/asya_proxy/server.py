@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 
 from asya_proxy.bodies import Budget
 from asya_proxy.connection import Listener
@@ -26,8 +27,11 @@ IDLE = 900.0
 SWEEP = 60.0
 
 
-async def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT. The exit status: 0 after a drain, 1 where a mount is refused."""
+async def serve(settings: Settings, port: socket.socket | None) -> int:
+    """Serve until SIGTERM or SIGINT, health and metrics on `port`, which listens already.
+
+    The exit status: 0 after a drain, 1 where a mount is refused.
+    """
     # What is loaded by now stays; the collector need not walk it again while a request waits.
     gc.collect()
     gc.freeze()
@@ -36,14 +40,15 @@ async def serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    return await Server(settings).run(stop)
+    return await Server(settings, port).run(stop)
 
 
 class Server:
     """All mounts of a process, and its port for health and metrics."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, port: socket.socket | None = None) -> None:
         self._settings = settings
+        self._socket = port
         self._deadlines = Deadlines()
         self._metrics = Metrics()
         self._health = Health(self._metrics)
@@ -59,7 +64,7 @@ class Server:
             await self._listen()
             return await self._until(stop)
         except (Refused, SocketTaken, OSError) as error:
-            _say_why(str(error))
+            say_why(str(error))
             return 1
         finally:
             await self._close()
@@ -69,11 +74,9 @@ class Server:
         budget, in_flight = Budget(env.max_buffered), InFlight(env.max_in_flight)
         for mount in self._settings.mounts:
             self._mounts.append(Mount(mount, self._deadlines, self._metrics, self._health, budget, in_flight))
-        if self._settings.address is not None:
-            host, port = self._settings.address
-            loop = asyncio.get_running_loop()
-            self._port = await loop.create_server(self._port_listener, host or None, port)
-            self.address = self._port.sockets[0].getsockname()[:2]
+        if self._socket is not None:
+            self._port = await asyncio.get_running_loop().create_server(self._port_listener, sock=self._socket)
+            self.address = self._socket.getsockname()[:2]
         for mounted in self._mounts:
             await mounted.listen()
         log.info(
@@ -127,7 +130,7 @@ class Server:
             await self._port_listener.drain(0)
 
 
-def _say_why(reason: str) -> None:
+def say_why(reason: str) -> None:
     """The reason of a refusal: a log line, and Kubernetes' termination message where there is one."""
     log.error("refused to serve", extra={"cause": reason})
     if os.access(TERMINATION_LOG, os.W_OK):

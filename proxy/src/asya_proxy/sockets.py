@@ -1,4 +1,4 @@
-"""Unix sockets that survive crashes and are never stolen.
+"""Listening sockets: Unix sockets that survive crashes and are never stolen, and the port of health and metrics.
 
 A lock file beside the socket tells a living owner from a stale file, so that two proxies that start together
 cannot both win. The socket appears under its name in one step, with its mode.
@@ -43,6 +43,17 @@ class MountSocket:
         except FileNotFoundError:
             pass
         os.close(self._lock)
+
+
+def listen_on(address: tuple[str, int]) -> socket.socket:
+    """A TCP socket that listens at (host, port), on every address of both families where the host is empty.
+
+    Raises OSError, which names the address.
+    """
+    host, port = address
+    both = not host and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, dualstack_ipv6=both)
 
 
 def _lock(path: str) -> int:

@@ -107,9 +107,8 @@ def _serve(directory: Path | None) -> int:
         except OSError as error:
             from asya_proxy.server import say_why
 
-            say_why(
-                f"STATE_HTTP_ADDR={loaded.env.http_addr!r}: {os.strerror(error.errno) if error.errno else error}; give it another port"
-            )
+            cause = os.strerror(error.errno) if error.errno else str(error)
+            say_why(f"STATE_HTTP_ADDR={loaded.env.http_addr!r}: {cause}; give it another port")
             return 1
     if directory is not None and _install(directory) != 0:
         return 1

@@ -11,7 +11,7 @@ second (quotas page); beyond it the backend answers 429, which is `Busy` here.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -40,7 +40,7 @@ from asya_proxy.stores.base import (
 )
 from asya_proxy.stores.gcs_calls import GcsCalls, generation_of
 from asya_proxy.stores.gcs_resumable import PART, Resumable
-from asya_proxy.stores.spool import Part, parts
+from asya_proxy.stores.spool import chained, parts
 from asya_proxy.stores.threads import PieceStream
 
 MAX_SIZE = 5 << 40
@@ -225,10 +225,10 @@ class GcsStore(BaseStore):
         if body.data is not None and len(body.data) <= PART:
             return await self._put_whole(blob, body.data, change.when)
         async with aclosing(parts(body, lambda number: PART)) as cut:
-            first = await anext(cut)
-            if first.last:
-                return await self._put_whole(blob, first.data, change.when)
-            return _of_resource(await self._uploads.put(blob, _chain(first, cut), change.when))
+            first = [await anext(cut)]
+            if first[0].last:
+                return await self._put_whole(blob, first[0].data, change.when)
+            return _of_resource(await self._uploads.put(blob, chained(first, cut), change.when))
 
     async def _put_whole(self, blob: Blob, data: bytes, when: Precondition) -> Stat:
         send = partial(
@@ -351,12 +351,6 @@ class _Listed(NamedTuple):
 
 
 _Names = list[_Listed]
-
-
-async def _chain(first: Part, rest: AsyncIterator[Part]) -> AsyncIterator[Part]:
-    yield first
-    async for part in rest:
-        yield part
 
 
 def _read(answer: requests.Response, size: int) -> bytes:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 PART = 8 << 20
 """Bytes from which on a file goes up in parts, and of each; a multiple of 256 KiB."""
 UPLOADS = 8
-"""Uploads at once; each has at most two parts in memory."""
+"""Uploads at once; each has a part in memory, and for a moment another one."""
 TRIES = 3
 """How often one part is sent."""
 PAUSE = 0.1
@@ -74,6 +74,7 @@ class Resumable:
                     if part.last:
                         return await self._finish(session, part, when)
                     await self._send(session, part)
+                    del part
                 raise AssertionError("content ends with a last part")
             except BaseException as error:
                 self._clean_up(session, error)

@@ -11,14 +11,14 @@ Rules of the conditions: S3 user guide, "conditional writes" and "conditional de
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, NamedTuple
 
 from asya_proxy.errors import Conflict, Exists, KeyNotFound, PermissionDenied, RangeInvalid, TooLarge, Unavailable
-from asya_proxy.stores import history, object_keys, s3_client
+from asya_proxy.stores import history, object_keys, s3_client, s3_promises
 from asya_proxy.stores.base import (
     ABSENT,
     CHUNK,
@@ -36,7 +36,7 @@ from asya_proxy.stores.base import (
 )
 from asya_proxy.stores.s3_calls import S3Calls, conditions, header, quoted, unquoted
 from asya_proxy.stores.s3_multipart import MAX_SIZE, PART, Multipart, Origin, SourceMoved, part_size
-from asya_proxy.stores.spool import Part, parts
+from asya_proxy.stores.spool import Part, chained, parts
 from asya_proxy.stores.threads import PieceStream
 
 _PAGE = 1000
@@ -207,10 +207,10 @@ class S3Store(BaseStore):
         if body.data is not None and len(body.data) <= PART:
             return await self._put_whole(name, body.data, writes, change.when)
         async with aclosing(parts(body, part_size)) as cut:
-            first = await anext(cut)
-            if first.last:
-                return await self._put_whole(name, first.data, writes, change.when)
-            answer, size = await self._multipart.put(name, _chain(first, cut), _metadata(writes), change.when)
+            first = [await anext(cut)]
+            if first[0].last:
+                return await self._put_whole(name, first[0].data, writes, change.when)
+            answer, size = await self._multipart.put(name, chained(first, cut), _metadata(writes), change.when)
             return _written(answer, size, writes)
 
     async def _put_whole(self, name: str, data: bytes, writes: tuple[Past, ...], when: Precondition) -> Stat:
@@ -240,17 +240,15 @@ class S3Store(BaseStore):
         )
         await self._calls.change("delete", remove, when=change.when)
 
-    async def completion_is_conditional(self, key: bytes) -> bool:
-        """Whether large files are as conditional as small ones: the completion of an upload is an operation of its
-        own, whose conditions some servers ignore that keep those of a put. `key` must be there, and is written
-        over where they are ignored; four requests."""
-        part = Part(1, 0, b"in parts", last=True)
-        metadata = _metadata((Past("promise", None),))
-        try:
-            await self._multipart.put(self._name(key), _chain(part), metadata, ABSENT)
-        except Exists:
-            return True
-        return False
+    # What the self-test asks of it: `capabilities.InParts`
+
+    operations = s3_promises.OPERATIONS
+
+    async def prepare(self, key: bytes, data: bytes) -> s3_promises.Upload:
+        return await s3_promises.prepare(self._calls, self._name(key), data)
+
+    async def keeps_promises(self, key: bytes, passed: bytes, stale: str | None) -> bool:
+        return await s3_promises.keeps_promises(self._calls, self._name(key), passed, stale)
 
     async def copy(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
         where = self._calls.where("copy")
@@ -296,13 +294,6 @@ class _Listed(NamedTuple):
     name: bytes
     entry: Entry | None
     """None: a prefix."""
-
-
-async def _chain(first: Part, rest: AsyncIterator[Part] | None = None) -> AsyncIterator[Part]:
-    yield first
-    if rest is not None:
-        async for part in rest:
-            yield part
 
 
 def _listed(answer: Mapping[str, Any], cut: int) -> list[_Listed]:

@@ -83,6 +83,7 @@ class Multipart:
             async for part in content:
                 size = part.offset + len(part.data)
                 yield partial(self._send, upload, part)
+                del part
 
         answer = await self._run(name, metadata, when, jobs)
         return answer, size
@@ -136,6 +137,7 @@ class Multipart:
                     await self._part_slots.acquire()
                     task = group.create_task(_run_job(job))
                     task.add_done_callback(lambda _: self._part_slots.release())
+                    del job
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
 

@@ -1,11 +1,12 @@
 """A body on its way out, cut into the parts that an upload in several requests takes.
 
-Shared by the object stores. At most one part is in memory here; how many are under way is theirs to bound.
+Shared by the object stores. At most one part is in memory here; how many are under way is theirs to bound. Whoever
+takes a part lets go of it before the next one, or each upload holds another 8 MiB.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import NamedTuple
 
 from asya_proxy.stores.base import Body
@@ -35,3 +36,13 @@ async def parts(body: Body, size_of: Callable[[int], int]) -> AsyncGenerator[Par
             number, offset = number + 1, offset + size
             size = size_of(number)
     yield Part(number, offset, bytes(buffer), last=True)
+
+
+async def chained(first: list[Part], rest: AsyncIterator[Part] | None = None) -> AsyncIterator[Part]:
+    """The parts in `first`, which is emptied, then those of `rest`."""
+    while first:
+        yield first.pop(0)
+    if rest is not None:
+        async for part in rest:
+            yield part
+            del part

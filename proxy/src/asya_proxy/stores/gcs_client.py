@@ -6,6 +6,7 @@ The only place that knows the exceptions of Google's libraries; no operation on 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 
 from asya_proxy import errors
 from asya_proxy.errors import StoreError, Unavailable
+
+# Else the library asks for the bucket's metadata from a thread of its own, to name its place in traces.
+os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
 
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 CONNECT_TIMEOUT = 3.0

@@ -25,7 +25,8 @@ def nursery() -> Iterator[Nursery]:
 def _server(name: str, directory: Path) -> RedisServer | NatsServer | S3Server | GcsServer:
     match name:
         case "redis":
-            return RedisServer(directory)
+            # With everysec, Redis holds acknowledged writes back while an fsync is at work.
+            return RedisServer(directory, ["appendfsync always"])
         case "nats":
             return NatsServer(directory)
         case "s3":

@@ -59,7 +59,7 @@ def test_agrees_with_the_table(environ: Mapping[str, str]) -> None:
         assert str(caught.value) == str(error)  # noqa: PT017
         return
     quick, found = read_environment(environ)
-    assert found == mounts
+    assert [(mount.name, mount.path) for mount in found] == mounts
     assert quick.socket_dir == full.socket_dir
     assert quick.request_timeout == full.request_timeout
     assert quick.max_file_size == full.max_file_size

@@ -4,18 +4,26 @@ The code decides, not the status. One table; proxy and shim both read it, the do
 from it.
 """
 
+from __future__ import annotations
+
 import errno
-from typing import Dict, NamedTuple, Tuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, Tuple
 
 
-class WireError(NamedTuple):
+class WireError:
     """One row: `code` in the JSON body, HTTP `status`, `errno` and exception name in the handler."""
 
-    code: str
-    status: int
-    errno: int
-    raises: str
-    meaning: str
+    __slots__ = ("code", "errno", "meaning", "raises", "status")
+
+    def __init__(self, code: str, status: int, errno: int, raises: str, meaning: str) -> None:
+        self.code = code
+        self.status = status
+        self.errno = errno
+        self.raises = raises
+        self.meaning = meaning
 
 
 _ROWS: Tuple[WireError, ...] = (

@@ -5,10 +5,14 @@ runtime call it. This module imports nothing else of ours until it is used, beca
 process with the shim installed pays for it.
 """
 
-import os
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+import os
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from asya_shim.activation import deactivate
     from asya_shim.errors import StateConflictError, StateUnavailableError
     from asya_shim.turns import Turn, turn

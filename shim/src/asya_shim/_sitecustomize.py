@@ -9,14 +9,15 @@ import sys
 
 def _hand_on() -> None:
     """Run the next `sitecustomize` on `sys.path` as if this one were not there."""
-    from importlib.machinery import PathFinder
+    # What `importlib.machinery` and `importlib.util` show, without the dozen modules that those import.
+    from _frozen_importlib_external import PathFinder
 
     here = os.path.realpath(os.path.dirname(__file__))
     others = [entry for entry in sys.path if os.path.realpath(entry or ".") != here]
     spec = PathFinder.find_spec("sitecustomize", others)
     if spec is None or spec.loader is None:
         return
-    from importlib.util import module_from_spec
+    from _frozen_importlib import module_from_spec
 
     module = module_from_spec(spec)
     sys.modules["sitecustomize"] = module

@@ -4,15 +4,19 @@ Standard error and status 78 tell of a bad environment, because a program that w
 instead must not run.
 """
 
-import binascii
+from __future__ import annotations
+
 import os
 import sys
-from typing import Mapping, NoReturn
 
 from asya_shim import endings, forks, nodes, original, paths, table
 from asya_shim.environment import read_environment
 from asya_shim.paths import MountPoint
 from asya_shim.remote import Remote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Mapping, NoReturn
 
 BAD_ENVIRONMENT = 78
 """EX_CONFIG of sysexits.h."""
@@ -49,7 +53,7 @@ def _activate(environ: Mapping[str, str]) -> bool:
     points = []
     for mount in mounts:
         # Major number 0 is that of file systems without a device; the minor number tells mounts apart.
-        device = 0x41530000 | (binascii.crc32(mount.name.encode()) & 0xFFFF)
+        device = 0x41530000 | int.from_bytes(mount.name.encode(), "big") % 65521
         points.append(MountPoint(mount.name, mount.path, Remote(mount, env), device))
     paths.set_mounts(points)
     endings.install()

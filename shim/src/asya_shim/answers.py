@@ -1,45 +1,57 @@
 """What the proxy's answers say of files: versions, times, listings."""
 
-import functools
-import json
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from __future__ import annotations
 
 from asya_contract.wire import H_MTIME, decode_key, unquote_etag
+from asya_shim.caches import lru_cache
 from asya_shim.connection import Head, Response
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Tuple
 
 _MTIME = H_MTIME.lower().encode()
 _MONTHS = {name: n for n, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 
 
-class Info(NamedTuple):
+class Info:
     """What a lookup tells. `version` is "" for directories; `mtime_ns` is 0 where the backend keeps none."""
 
-    is_file: bool
-    size: int
-    mtime_ns: int
-    version: str
+    __slots__ = ("is_file", "mtime_ns", "size", "version")
+
+    def __init__(self, is_file: bool, size: int, mtime_ns: int, version: str) -> None:
+        self.is_file = is_file
+        self.size = size
+        self.mtime_ns = mtime_ns
+        self.version = version
 
 
-class Content(NamedTuple):
+class Content:
     """Bytes of one version; `size` is that of the whole file, whatever range was asked for."""
 
-    data: bytes
-    version: str
-    size: int
-    mtime_ns: int
+    __slots__ = ("data", "mtime_ns", "size", "version")
+
+    def __init__(self, data: bytes, version: str, size: int, mtime_ns: int) -> None:
+        self.data = data
+        self.version = version
+        self.size = size
+        self.mtime_ns = mtime_ns
 
 
-class Listed(NamedTuple):
+class Listed:
     """One name in a listing: `key` is the full path below the mount, without a closing slash."""
 
-    key: bytes
-    is_file: bool
-    size: int
-    mtime_ns: int
-    version: str
+    __slots__ = ("is_file", "key", "mtime_ns", "size", "version")
+
+    def __init__(self, key: bytes, is_file: bool, size: int, mtime_ns: int, version: str) -> None:
+        self.key = key
+        self.is_file = is_file
+        self.size = size
+        self.mtime_ns = mtime_ns
+        self.version = version
 
 
-@functools.lru_cache(maxsize=256)
+@lru_cache(256)
 def _http_date(value: bytes) -> int:
     """Nanoseconds since the epoch of an IMF-fixdate (RFC 9110 section 5.6.7), 0 where it is none."""
     try:
@@ -55,13 +67,13 @@ def _http_date(value: bytes) -> int:
         return 0
 
 
-@functools.lru_cache(maxsize=256)
+@lru_cache(256)
 def facts(head: Head) -> Tuple[str, int, int]:
     """Version, time and, where a range was asked for, size of the whole file in an answer with content."""
     return _version(head), _mtime(head), int(head.header(b"content-range").rpartition(b"/")[2] or 0)
 
 
-@functools.lru_cache(maxsize=256)
+@lru_cache(256)
 def info(head: Head) -> Info:
     """What an answer to HEAD tells."""
     if head.header(b"x-is-file") == b"false":
@@ -85,6 +97,8 @@ def _version(head: Head, name: bytes = b"etag") -> str:
 
 def page_of(body: bytes) -> Tuple[List[Listed], Optional[bytes]]:
     """A listing's page, files and directories merged in byte order, and where the next one begins."""
+    import json
+
     page: Dict[str, Any] = json.loads(body)
     out: List[Listed] = []
     for entry in page["keys"]:

@@ -3,14 +3,19 @@
 Values are bytes here and text on the wire, decoded as file names are.
 """
 
+from __future__ import annotations
+
 import errno
 import os
-from typing import Any, List
 
 from asya_shim import changes, lookups, scopes
 from asya_shim.files import pending
 from asya_shim.namespace import fail, status
 from asya_shim.paths import Place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, List
 
 _OURS = "user.asya."
 

@@ -4,11 +4,16 @@ The shim itself never opens a state path, so there is nothing to tell apart. An 
 but not redirect, and cannot be removed; disarmed, it returns at once.
 """
 
+from __future__ import annotations
+
 import errno
 import sys
-from typing import Any, Tuple
 
 from asya_shim.paths import locate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Tuple
 
 _armed = False
 _added = False

@@ -5,8 +5,9 @@ that observation stale. In LWW changes are unconditional. In both, a file whose 
 changed, except by appends.
 """
 
+from __future__ import annotations
+
 import errno
-from typing import Any, Callable, NoReturn, Optional, Tuple, Union
 
 from asya_shim import scopes
 from asya_shim.errors import StateConflictError, StateUnavailableError, wire_code
@@ -14,8 +15,12 @@ from asya_shim.lookups import absent, ask, named
 from asya_shim.paths import Place
 from asya_shim.scopes import Scope
 
-Condition = Tuple[Optional[str], bool]
-"""`(if_version, if_absent)`; `(None, False)` is unconditional."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, NoReturn, Optional, Tuple, Union
+
+    Condition = Tuple[Optional[str], bool]
+    """`(if_version, if_absent)`; `(None, False)` is unconditional."""
 
 UNCONDITIONAL: Condition = (None, False)
 

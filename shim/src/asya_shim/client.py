@@ -6,16 +6,24 @@ retries and who may use which connection; it knows nothing of files, actors and 
 `timeout` seconds without a byte of progress end a call.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import time
-import weakref
-from types import TracebackType
-from typing import List, Optional
+from _weakref import ref
 
 from asya_contract.wire import H_BACKEND, H_CONSISTENCY, H_PROTOCOL, PROTOCOL
 from asya_shim import connection as connections
-from asya_shim.connection import NOSIGNAL, Buffer, Connection, Response
+from asya_shim.connection import NOSIGNAL, Connection, Response
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import weakref
+    from types import TracebackType
+    from typing import Dict, List, Optional
+
+    from asya_shim.connection import Buffer
 
 MAX_IDLE = 8
 """Connections kept open between calls, per mount and process."""
@@ -68,7 +76,8 @@ class Client:
         # Kept on the object: test suites replace `time` in modules.
         self._clock = time.monotonic
         self._sleep = time.sleep
-        _clients.add(self)
+        identity, clients = id(self), _clients
+        clients[identity] = ref(self, lambda _: _forget(clients, identity))
 
     def close(self) -> None:
         """Close what lies idle. The client stays usable."""
@@ -111,7 +120,7 @@ class Client:
                 return response
         return self._repeat(call, head, message, body, bodyless)
 
-    def _repeat(self, call: "_Call", head: bytes, message: Optional[Buffer], body: Buffer, bodyless: bool) -> Response:
+    def _repeat(self, call: _Call, head: bytes, message: Optional[Buffer], body: Buffer, bodyless: bool) -> Response:
         """Send a request until it is answered or its time is up."""
         while True:
             try:
@@ -220,7 +229,7 @@ class Client:
         self.consistency = response.header(_CONSISTENCY_NAME).decode("latin-1")
         self.backend = response.header(_BACKEND_NAME).decode("latin-1") or self.backend
 
-    def _connect(self, call: "_Call") -> Connection:
+    def _connect(self, call: _Call) -> Connection:
         while True:
             try:
                 return Connection(
@@ -308,13 +317,18 @@ def _from_here(traceback: Optional[TracebackType]) -> bool:
     return last is not None and any(last.tb_frame.f_globals is room for room in (globals(), vars(connections)))
 
 
-_clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
+_clients: Dict[int, weakref.ref[Client]] = {}
+
+
+def _forget(clients: Dict[int, weakref.ref[Client]], identity: int) -> None:
+    clients.pop(identity, None)
 
 
 def _forget_after_fork() -> None:
     """The sockets stay the parent's: the child closes its copies, which the peer does not notice."""
-    for client in _clients:
-        client.close()
+    for client in [reference() for reference in list(_clients.values())]:
+        if client is not None:
+            client.close()
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)

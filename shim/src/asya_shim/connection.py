@@ -5,19 +5,27 @@ Deadlines are socket options (SO_RCVTIMEO, SO_SNDTIMEO), not Python time-outs, b
 `socket.socket` does not replace ours.
 """
 
-import _socket
-import functools
-import json
-import struct
-from typing import Any, List, Tuple, Union
+from __future__ import annotations
 
-Buffer = Union[bytes, bytearray, memoryview]
+import _socket
+import sys
+
+from asya_shim.caches import lru_cache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, List, Tuple, Union
+
+    Buffer = Union[bytes, bytearray, memoryview]
+
 
 NOSIGNAL = getattr(_socket, "MSG_NOSIGNAL", 0)
 _WAITALL = getattr(_socket, "MSG_WAITALL", 0)
 _MAX_HEAD = 64 * 1024
 _RECEIVE = 64 * 1024
 _SEND = 256 * 1024
+_LONG = 8 if sys.maxsize > 2**32 else 4
+"""Bytes of a C `long`."""
 
 
 class Head:
@@ -45,7 +53,7 @@ class Head:
 
 # What is read again and has not changed is answered in the same words; also after a long sleep of this process,
 # when code is cold and every line costs more than in a loop.
-_head = functools.lru_cache(maxsize=256)(Head)
+_head = lru_cache(256)(Head)
 
 
 class Response:
@@ -68,6 +76,8 @@ class Response:
 
     def error(self) -> Tuple[str, str, bool]:
         """`(code, message, retryable)` of an error body; code "" where the body is not one of ours."""
+        import json
+
         try:
             parsed = json.loads(self.body)
             return str(parsed["error"]), str(parsed["message"]), bool(parsed.get("retryable"))
@@ -76,8 +86,10 @@ class Response:
 
 
 def _seconds(value: float) -> bytes:
+    """A `struct timeval` of two longs."""
     whole = int(value)
-    return struct.pack("@ll", whole, int((value - whole) * 1_000_000) or (0 if whole else 1))
+    micro = int((value - whole) * 1_000_000) or (0 if whole else 1)
+    return whole.to_bytes(_LONG, sys.byteorder) + micro.to_bytes(_LONG, sys.byteorder)
 
 
 class Connection:

@@ -4,15 +4,21 @@
 functions of this room take whichever it is. A memfd costs ten microseconds and is made on demand.
 """
 
+from __future__ import annotations
+
 import fcntl
 import os
-from typing import TYPE_CHECKING, Optional, Union
 
 from asya_shim import original
 from asya_shim.errors import StateUnavailableError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Optional, Union
+
     from asya_shim.paths import Place
+
+    Content = Union[bytes, bytearray, "MemFd", "Ranges"]
 
 WINDOW = 4 * 2**20
 """Bytes fetched at once from a file too large to be held."""
@@ -76,7 +82,7 @@ class Ranges:
     Raises StateConflictError (ESTALE) from `read` where the file was replaced meanwhile.
     """
 
-    def __init__(self, place: "Place", version: str, size: int, first: bytes) -> None:
+    def __init__(self, place: Place, version: str, size: int, first: bytes) -> None:
         self._place = place
         self._version = version
         self._size = size
@@ -110,9 +116,6 @@ class Ranges:
         if ledger.is_marked(name):
             ledger.saw(name, self._version)
         return data
-
-
-Content = Union[bytes, bytearray, MemFd, Ranges]
 
 
 def piece(content: Content, start: int, end: int) -> bytes:

@@ -4,9 +4,10 @@ A descriptor is a memfd's, so reading, writing, seeking and mapping are the kern
 to see are the ends: `close` and `fsync` store, `fstat` shows the state file's identity.
 """
 
+from __future__ import annotations
+
 import errno
 import os
-from typing import Any, Dict, Optional
 
 from asya_shim import original, paths, scopes
 from asya_shim.files import RawFile, open_raw, pending
@@ -15,6 +16,10 @@ from asya_shim.namespace import keep_creation_mode
 from asya_shim.nodes import Node
 from asya_shim.paths import Place
 from asya_shim.scopes import Scope
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional
 
 open_files: Dict[int, RawFile] = {}
 """State files by descriptor. Those of `os.open` live here alone, so the table holds them."""

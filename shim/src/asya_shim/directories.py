@@ -1,25 +1,25 @@
 """`os.listdir` and `os.scandir` below a mount: one request for a directory, none for each of its entries."""
 
+from __future__ import annotations
+
 import os
-from typing import Any, Generic, Iterator, List, Optional, TypeVar
 
 from asya_shim import namespace, scopes
 from asya_shim.files import pending
 from asya_shim.lookups import Entry
 from asya_shim.paths import Place
 
-_Name = TypeVar("_Name", str, bytes)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Iterator, List, Optional
 
 
-class DirEntry(Generic[_Name]):
+class DirEntry:
     """What `os.scandir` yields: kind, size and time came with the listing. A `stat` gives the scope a weak token."""
 
     __slots__ = ("_entry", "_place", "_status", "name", "path")
 
-    name: _Name
-    path: _Name
-
-    def __init__(self, place: Place, entry: Entry, name: _Name, path: _Name) -> None:
+    def __init__(self, place: Place, entry: Entry, name: Any, path: Any) -> None:
         self._place = place
         self._entry = entry
         self._status: Optional[os.stat_result] = None
@@ -66,19 +66,19 @@ class DirEntry(Generic[_Name]):
         return self._status
 
 
-class Scan(Generic[_Name]):
+class Scan:
     """The iterator that `os.scandir` returns."""
 
-    def __init__(self, entries: "List[DirEntry[_Name]]") -> None:
-        self._entries: Iterator[DirEntry[_Name]] = iter(entries)
+    def __init__(self, entries: List[DirEntry]) -> None:
+        self._entries: Iterator[DirEntry] = iter(entries)
 
-    def __iter__(self) -> "Scan[_Name]":
+    def __iter__(self) -> Scan:
         return self
 
-    def __next__(self) -> "DirEntry[_Name]":
+    def __next__(self) -> DirEntry:
         return next(self._entries)
 
-    def __enter__(self) -> "Scan[_Name]":
+    def __enter__(self) -> Scan:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -95,11 +95,11 @@ def names(place: Place) -> List[Any]:
     return found if isinstance(place.shown, bytes) else [os.fsdecode(name) for name in found]
 
 
-def scan(place: Place) -> "Scan[Any]":
+def scan(place: Place) -> Scan:
     """`os.scandir`; paths of entries begin as the path was given, of a descriptor they are bare names."""
     shown = place.shown
     base: Any = None if shown is None or isinstance(shown, int) else os.fspath(shown)
-    entries: List[DirEntry[Any]] = []
+    entries: List[DirEntry] = []
     for entry in namespace.listing(place):
         child = place.child(entry.name, shown)
         name: Any

@@ -4,18 +4,24 @@ Failures that no call can raise any more (a file collected without `close()`, an
 background) are kept with their scope, logged and counted, and make the turn or the process fail.
 """
 
+from __future__ import annotations
+
 import atexit
 import os
 import sys
-import threading
-import weakref
-from typing import TYPE_CHECKING, Callable, Dict, List, Set
+from _thread import allocate_lock
+from _weakref import ref
 
 from asya_shim import scopes
 from asya_shim.files import RawFile
 from asya_shim.scopes import Scope
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import threading
+    import weakref
+    from typing import Callable, Dict, List, Set
+
     from asya_shim.nodes import Node
 
 EXIT_STATUS = 74
@@ -107,19 +113,21 @@ def _log(text: str, *args: object) -> None:
 
 # Appends outside any turn
 
-_waiting: "Set[weakref.ref[Node]]" = set()
-_waiting_lock = threading.Lock()
+_waiting: Set[weakref.ref[Node]] = set()
+_waiting_lock = allocate_lock()
 _timer: List[threading.Timer] = []
 _exiting = False
 
 
-def append_soon(node: "Node") -> None:
+def append_soon(node: Node) -> None:
     """Store the node's flushed appends within APPEND_WITHIN seconds, unless something does so before."""
     if _exiting:
         return  # `at_exit` stores it, and no thread starts any more
     with _waiting_lock:
-        _waiting.add(weakref.ref(node))
+        _waiting.add(ref(node))
         if not _timer:
+            import threading
+
             timer = threading.Timer(APPEND_WITHIN * 0.8, _append_now)
             timer.daemon = True
             _timer.append(timer)
@@ -185,7 +193,7 @@ def uninstall() -> None:
 def forget_parent() -> None:
     """In a forked child: what waits is the parent's."""
     global _waiting_lock
-    _waiting_lock = threading.Lock()
+    _waiting_lock = allocate_lock()
     _waiting.clear()
     _timer.clear()
     _lost.clear()

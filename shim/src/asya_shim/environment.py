@@ -5,25 +5,41 @@ with default limits that nearly every pod has is recognised here; anything else,
 is the table's business. A test compares the two.
 """
 
-from typing import List, Mapping, NamedTuple, Tuple
+from __future__ import annotations
 
 from asya_contract.names import SOCKET_DIR
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import List, Mapping, Tuple
 
-class Mount(NamedTuple):
+
+class Mount:
     """See `asya_contract.env.Mount`."""
 
-    name: str
-    path: str
+    __slots__ = ("name", "path")
+
+    def __init__(self, name: str, path: str) -> None:
+        self.name = name
+        self.path = path
 
 
-class Environment(NamedTuple):
+class Environment:
     """See `asya_contract.env.ShimEnv`."""
 
-    socket_dir: str = SOCKET_DIR
-    request_timeout: float = 30.0
-    max_file_size: int = 64 * 2**20
-    actor: str = ""
+    __slots__ = ("actor", "max_file_size", "request_timeout", "socket_dir")
+
+    def __init__(
+        self,
+        socket_dir: str = SOCKET_DIR,
+        request_timeout: float = 30.0,
+        max_file_size: int = 64 * 2**20,
+        actor: str = "",
+    ) -> None:
+        self.socket_dir = socket_dir
+        self.request_timeout = request_timeout
+        self.max_file_size = max_file_size
+        self.actor = actor
 
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")

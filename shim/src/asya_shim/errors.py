@@ -9,14 +9,19 @@ Everything else is the built-in exception that the errno belongs to. The mapping
 because they cross process pools.
 """
 
+from __future__ import annotations
+
 import builtins
 import errno
 import os
-from typing import Dict, Optional, Type, Union
 
 from asya_contract.errors import WIRE_ERRORS
 
-Filename = Union[str, bytes]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, Optional, Type, Union
+
+    Filename = Union[str, bytes]
 
 
 class StateConflictError(FileExistsError):

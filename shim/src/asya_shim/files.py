@@ -5,15 +5,14 @@ subclassed for two things only: leaving a `with` block by an exception abandons 
 storing half of it, and a file collected without `close()` is stored all the same, its failure kept.
 """
 
+from __future__ import annotations
+
 import errno
 import io
 import os
 import sys
-import warnings
-import weakref
+from _weakref import ref
 from itertools import permutations
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, Optional, Tuple, Type, TypeVar
 
 from asya_shim import changes, lookups, original, scopes
 from asya_shim.content import MemFd
@@ -22,17 +21,21 @@ from asya_shim.nodes import Node, held
 from asya_shim.paths import Place
 from asya_shim.scopes import Scope
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import weakref
+    from types import TracebackType
+    from typing import Any, Callable, ClassVar, Dict, Optional, Tuple, Type, TypeVar
+
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-
-_T = TypeVar("_T")
+    _T = TypeVar("_T")
 
 
 class RawFile(io.RawIOBase):
     """One handle on a node. Its position is its own, until a descriptor is asked for: then it is the kernel's."""
 
-    all_writers: "ClassVar[Dict[int, weakref.ref[RawFile]]]" = {}
+    all_writers: ClassVar[Dict[int, weakref.ref[RawFile]]] = {}
     """Every open handle of the process that can write, oldest first."""
 
     # Below an `io` class plain attributes lie in a dictionary made for each object; slots save half a microsecond.
@@ -80,7 +83,7 @@ class RawFile(io.RawIOBase):
         self._abandoned = False
         self._warned = False
         self._shy = False
-        self._outer: weakref.ref[Any] = weakref.ref(self)
+        self._outer: weakref.ref[Any] = ref(self)
         node.attach(self, writes)
         scope.files[id(self)] = self._outer
         if writes:
@@ -137,7 +140,7 @@ class RawFile(io.RawIOBase):
 
     # Bytes
 
-    def readinto(self, buffer: "WriteableBuffer") -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         self._check()
         if not self._reads:
             raise io.UnsupportedOperation("File not open for reading")
@@ -179,7 +182,7 @@ class RawFile(io.RawIOBase):
         self._position = start + len(data)
         return data
 
-    def write(self, data: "ReadableBuffer") -> int:
+    def write(self, data: ReadableBuffer) -> int:
         if self.closed or self.scope.cancelled:
             self._check()
         if not self._writes:
@@ -314,7 +317,7 @@ class RawFile(io.RawIOBase):
 
     def set_outer(self, outer: Any) -> None:
         """The object the user holds, whose buffers have to be flushed before storing."""
-        self._outer = weakref.ref(outer)
+        self._outer = ref(outer)
 
     @property
     def outer(self) -> Any:
@@ -549,6 +552,8 @@ def dress(
         return raw
     try:
         if binary and buffering == 1:
+            import warnings
+
             warnings.warn(
                 "line buffering (buffering=1) isn't supported in binary mode, the default buffer size will be used",
                 RuntimeWarning,

@@ -4,12 +4,14 @@ A child inherits open files with whatever is buffered in them. The parent stores
 they are disowned, but for appends, which the child may go on making on its own behalf.
 """
 
+from __future__ import annotations
+
 import os
 from _thread import RLock
-from typing import TYPE_CHECKING
 
 from asya_shim import endings, paths
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asya_shim.files import RawFile
 
@@ -51,7 +53,7 @@ def _in_child() -> None:
             node.disowned = True
 
 
-def drop_write(file: "RawFile", size: int) -> int:
+def drop_write(file: RawFile, size: int) -> int:
     """A child wrote to a file that its parent opened: not stored, and said so once per file."""
     if file.warn_dropped():
         import logging

@@ -6,14 +6,19 @@ costs no more than a function. The first lines of `stat` and `open` are what eve
 pays; see `paths.needle`.
 """
 
+from __future__ import annotations
+
 import os
 import posix
 from types import MethodType
-from typing import Any, Callable, Dict, Optional, Set
 
 from asya_shim import attributes, descriptors, directories, namespace, original, paths
 from asya_shim.files import dress, open_state, parse_mode
 from asya_shim.paths import Place, locate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Optional, Set
 
 _stat = posix.stat
 _lstat = posix.lstat

@@ -1,9 +1,14 @@
 """Rows for modules of the standard library, applied when such a module is (or already was) imported."""
 
+from __future__ import annotations
+
 import sys
-from typing import Any, Callable, List, Set, Tuple
 
 from asya_shim import strict, wrappers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, List, Set, Tuple
 
 ROWS: List[Tuple[str, str, Callable[[Any], Any]]] = [*strict.ROWS, *wrappers.ROWS]
 

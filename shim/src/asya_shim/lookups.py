@@ -5,35 +5,42 @@ not be answered marks the file, so that nothing overwrites it by accident. And w
 `OSError` around a lookup by design (`watch`) is told of outages all the same.
 """
 
+from __future__ import annotations
+
 import errno
 import os
-import threading
-from typing import TYPE_CHECKING, Any, Callable, Iterator, List, NamedTuple, Optional, TypeVar
+from _thread import _local
 
 from asya_shim.errors import StateUnavailableError
 from asya_shim.paths import Place
 from asya_shim.scopes import Scope
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Callable, Iterator, List, Optional, TypeVar
+
     from asya_shim.remote import Content, Info, Listed
+
+    _T = TypeVar("_T")
 
 HELD = 16 * 2**20
 """Files up to this size are fetched whole when they are opened."""
 
-_T = TypeVar("_T")
 
-
-class Entry(NamedTuple):
+class Entry:
     """One name in a directory."""
 
-    name: bytes
-    is_file: bool
-    size: int
-    mtime_ns: int
-    version: str
+    __slots__ = ("is_file", "mtime_ns", "name", "size", "version")
+
+    def __init__(self, name: bytes, is_file: bool, size: int, mtime_ns: int, version: str) -> None:
+        self.name = name
+        self.is_file = is_file
+        self.size = size
+        self.mtime_ns = mtime_ns
+        self.version = version
 
 
-class _Watch(threading.local):
+class _Watch(_local):
     outages: Optional[List[BaseException]] = None
 
 
@@ -68,7 +75,7 @@ def _unanswered(scope: Scope, place: Place, error: OSError) -> OSError:
     return named(error, place)
 
 
-def stat(scope: Scope, place: Place) -> "Optional[Info]":
+def stat(scope: Scope, place: Place) -> Optional[Info]:
     """What is at `place`, remembered by the scope: a file gives a weak token, absence a strong one."""
     try:
         info = place.remote.stat(place.key)
@@ -84,7 +91,7 @@ def stat(scope: Scope, place: Place) -> "Optional[Info]":
     return info
 
 
-def peek(scope: Scope, place: Place) -> "Optional[Info]":
+def peek(scope: Scope, place: Place) -> Optional[Info]:
     """What is at `place`, for a question that the program did not ask: no token. An outage still marks the file."""
     try:
         return place.remote.stat(place.key)
@@ -92,7 +99,7 @@ def peek(scope: Scope, place: Place) -> "Optional[Info]":
         raise _unanswered(scope, place, error) from None
 
 
-def read(scope: Scope, place: Place) -> "Content":
+def read(scope: Scope, place: Place) -> Content:
     """The content of a file, or of a large one its beginning. Raises FileNotFoundError, IsADirectoryError."""
     try:
         found = place.remote.read(place.key, 0, HELD)
@@ -113,7 +120,7 @@ def read_range(place: Place, start: int, end: int, version: str) -> bytes:
     return found.data
 
 
-def listing(place: Place) -> "Iterator[Listed]":
+def listing(place: Place) -> Iterator[Listed]:
     """The names in a directory, in pages fetched as they are reached."""
     names = place.remote.list(place.key + b"/" if place.key else b"")
     while True:

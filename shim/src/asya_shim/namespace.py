@@ -4,18 +4,25 @@ Each function takes places, acts as the running code's scope, and raises what a 
 Parents are implicit, permissions are kept in this process only, and there are no links.
 """
 
+from __future__ import annotations
+
 import errno
-import functools
 import os
 import stat as modes
 import time
-from typing import Any, Dict, List, Optional, Tuple
 
 from asya_shim import changes, lookups, scopes
+from asya_shim.caches import lru_cache
 from asya_shim.files import open_raw, pending
 from asya_shim.nodes import Node
-from asya_shim.paths import FileId, Place
+from asya_shim.paths import Place
 from asya_shim.scopes import Scope
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Tuple
+
+    from asya_shim.paths import FileId
 
 FILE_MODE = modes.S_IFREG | 0o644
 DIRECTORY_MODE = modes.S_IFDIR | 0o755
@@ -63,7 +70,7 @@ def _remember(table: Dict[FileId, Any], name: FileId, value: Any) -> None:
     table[name] = value
 
 
-@functools.lru_cache(maxsize=4096)
+@lru_cache(4096)
 def _inode(mount: str, key: bytes) -> int:
     """A number that is the same for the same name in every process, and never 0."""
     try:
@@ -182,7 +189,7 @@ def access(place: Place, mode: int, *, effective_ids: bool = False, follow_symli
     return not mode & os.X_OK or bool(found.st_mode & 0o111)
 
 
-def listing(place: Place) -> "List[lookups.Entry]":
+def listing(place: Place) -> List[lookups.Entry]:
     """The entries of a directory as this scope sees it, in byte order; one request for each thousand."""
     scope = scopes.current()
     if not place.directory and pending(scope, place) is not None:

@@ -5,19 +5,24 @@ other's flushed writes. A node knows three kinds of unsent change: it was rewrit
 whole), bytes were added at its end (one PATCH of the tail), or it has to come into being.
 """
 
+from __future__ import annotations
+
 import errno
 import time
 from _thread import RLock
-from typing import TYPE_CHECKING, AbstractSet, Optional, Union
 
 from asya_shim import changes, lookups, original
-from asya_shim.content import Content, MemFd, Ranges, piece
+from asya_shim.content import MemFd, Ranges, piece
 from asya_shim.errors import StateConflictError, StateUnavailableError, wire_code
 from asya_shim.paths import Place
 from asya_shim.scopes import Scope, current_turn, writer
 from asya_shim.streaming import AHEAD_FROM, Ahead, Streamed
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import AbstractSet, Optional, Union
+
+    from asya_shim.content import Content
     from asya_shim.files import RawFile
 
 max_file_size = 64 * 2**20
@@ -70,7 +75,7 @@ class Node:
         """Whether calls of the same scope have to look here and not into the store."""
         return bool(self.rewritten or self.missing or self.tail or self.tail_at is not None or self.exposed)
 
-    def attach(self, file: "RawFile", writes: bool) -> None:
+    def attach(self, file: RawFile, writes: bool) -> None:
         """`file` is a handle of this node from now on."""
         with self.lock:
             self.handles += 1
@@ -79,7 +84,7 @@ class Node:
             if not self.unlinked:
                 self.scope.nodes[self.place.id] = self
 
-    def detach(self, file: "RawFile") -> None:
+    def detach(self, file: RawFile) -> None:
         """`file` is closed."""
         with self.lock:
             self.handles -= 1

@@ -4,13 +4,18 @@ Taken from the C modules at import, so that a second activation, another patcher
 never sends the shim through its own hooks.
 """
 
+from __future__ import annotations
+
 import _io
 import builtins
 import fcntl as _fcntl
 import io
 import os
 import posix
-from typing import Any, Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
 
 FileIO = _io.FileIO
 open_file: Callable[..., Any] = builtins.open

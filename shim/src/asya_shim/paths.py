@@ -6,18 +6,22 @@ nothing to do with state, so there is one cheap negative test: a path that does 
 cannot be below a mount.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from asya_shim import original
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Optional, Tuple
+
     from asya_shim.remote import Remote
 
-FileId = Tuple[str, bytes]
-"""Mount name and key: what identifies a state file within the process."""
+    FileId = Tuple[str, bytes]
+    """Mount name and key: what identifies a state file within the process."""
 
 
 class MountPoint:
@@ -25,7 +29,7 @@ class MountPoint:
 
     __slots__ = ("device", "name", "parts", "remote", "root", "under")
 
-    def __init__(self, name: str, root: str, remote: "Remote", device: int) -> None:
+    def __init__(self, name: str, root: str, remote: Remote, device: int) -> None:
         self.name = name
         self.root = root
         self.under = root + "/"
@@ -53,7 +57,7 @@ class Place:
         """The absolute, normalised path."""
         return self.mount.under + os.fsdecode(self.key) if self.key else self.mount.root
 
-    def child(self, name: bytes, shown: Any) -> "Place":
+    def child(self, name: bytes, shown: Any) -> Place:
         """The entry `name` of this directory."""
         return Place(self.mount, self.key + b"/" + name if self.key else name, shown)
 

@@ -3,12 +3,17 @@
 Looked at are module globals, class attributes, defaults and closures of functions in loaded modules.
 """
 
+from __future__ import annotations
+
 import sys
 from types import FunctionType, MethodType, ModuleType
-from typing import Any, Callable, Dict, Iterator, List, Tuple
 
-Replaced = Dict[int, Tuple[Any, Any]]
-"""Original and replacement, by the original's id."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+    Replaced = Dict[int, Tuple[Any, Any]]
+    """Original and replacement, by the original's id."""
 
 # These hold the originals on purpose.
 _OURS = ("asya_shim", "asya_contract")
@@ -28,8 +33,9 @@ def _module(module: ModuleType, replaced: Replaced, undo: List[Callable[[], None
     for name, value in list(vars(module).items()):
         if id(value) in replaced and replaced[id(value)][0] is value:
             _set(module, name, value, replaced[id(value)][1], undo)
-        elif isinstance(value, FunctionType):
-            _function(value, replaced, undo)
+        elif type(value) is FunctionType:
+            if value.__defaults__ or value.__closure__ or value.__kwdefaults__:
+                _function(value, replaced, undo)
         elif isinstance(value, type) and value.__module__ == own:
             _class(value, replaced, undo)
 
@@ -43,7 +49,7 @@ def _class(kind: type, replaced: Replaced, undo: List[Callable[[], None]]) -> No
                 _set(kind, name, value, new if isinstance(new, MethodType) else staticmethod(new), undo)
             except TypeError:
                 continue  # a class of the interpreter itself
-        elif isinstance(inner, FunctionType):
+        elif type(inner) is FunctionType and (inner.__defaults__ or inner.__closure__ or inner.__kwdefaults__):
             _function(inner, replaced, undo)
 
 

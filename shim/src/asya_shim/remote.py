@@ -5,11 +5,9 @@ exceptions of `errors`. It keeps no state of its own: tokens and turns are the c
 paths below the mount as bytes (`os.fsencode`), without a leading slash.
 """
 
-import functools
-import json
+from __future__ import annotations
+
 import os
-from typing import TYPE_CHECKING, Iterator, List, NoReturn, Optional, Tuple, Union
-from urllib.parse import quote_from_bytes
 
 from asya_contract.wire import (
     H_ERROR,
@@ -20,15 +18,20 @@ from asya_contract.wire import (
     encode_key,
 )
 from asya_shim.answers import Content, Info, Listed, facts, info, page_of, version_of
+from asya_shim.caches import lru_cache
 from asya_shim.client import Client, Unanswered, WrongPeer
-from asya_shim.connection import Buffer, Connection, Response, flat
+from asya_shim.connection import Connection, Response, flat
 from asya_shim.errors import from_wire
 from asya_shim.uploads import Upload
 
 __all__ = ["Content", "Info", "Listed", "Remote", "Upload", "new_write_id"]
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Iterator, List, NoReturn, Optional, Tuple, Union
+
     from asya_contract.env import Mount, ShimEnv
+    from asya_shim.connection import Buffer
     from asya_shim.environment import Environment
     from asya_shim.environment import Mount as ShimMount
 
@@ -57,17 +60,17 @@ _PROTOCOL_NAME = H_PROTOCOL.lower().encode()
 _ERROR = H_ERROR.lower().encode()
 
 
-@functools.lru_cache(maxsize=1024)
+@lru_cache(1024)
 def _target(key: bytes) -> bytes:
     return encode_key(key).encode("ascii")
 
 
-@functools.lru_cache(maxsize=1024)
+@lru_cache(1024)
 def _stat_head(key: bytes) -> bytes:
     return b"HEAD /keys/" + encode_key(key).encode("ascii") + _READ_TAIL
 
 
-@functools.lru_cache(maxsize=1024)
+@lru_cache(1024)
 def _read_head(key: bytes, start: int, end: Optional[int]) -> bytes:
     """Without the empty line."""
     head = b"GET /keys/" + encode_key(key).encode("ascii") + _TAIL
@@ -104,7 +107,7 @@ class Remote:
     `filename`; StateUnavailableError only after `ASYA_STATE_REQUEST_TIMEOUT` without an answer.
     """
 
-    def __init__(self, mount: "Union[Mount, ShimMount]", env: "Union[ShimEnv, Environment]") -> None:
+    def __init__(self, mount: Union[Mount, ShimMount], env: Union[ShimEnv, Environment]) -> None:
         self.mount = mount
         self._actor = env.actor
         self._client = Client(os.path.join(env.socket_dir, f"{mount.name}.sock"), env.request_timeout)
@@ -186,7 +189,7 @@ class Remote:
             return version_of(response)
         raise self._error(response, key)[1]
 
-    def upload(self, key: bytes, *, if_version: Optional[str] = None, if_absent: bool = False) -> "Upload":
+    def upload(self, key: bytes, *, if_version: Optional[str] = None, if_absent: bool = False) -> Upload:
         """Begin to replace the content of `key` by a stream of unknown length; nothing is stored before `finish`."""
         head = b"PUT /keys/" + _target(key) + _TAIL + _condition(if_version, if_absent) + _write_id()
         return Upload(self, key, head + b"Transfer-Encoding: chunked\r\n\r\n")
@@ -287,6 +290,8 @@ class Remote:
         """The value of one attribute of a file, None where it has no such attribute."""
         response = self._call(key, b"GET /meta/" + _target(key) + b"?attr=" + _attr(name) + _READ_TAIL)
         if response.status == 200:
+            import json
+
             return str(json.loads(response.body)["value"])
         code, error = self._error(response, key)
         if code == "key_not_found" and name not in self.list_attrs(key):
@@ -295,6 +300,8 @@ class Remote:
 
     def set_attr(self, key: bytes, name: str, value: str, *, if_version: Optional[str] = None) -> str:
         """Set one attribute; the file's new version ("" where the backend keeps the old one)."""
+        import json
+
         body = json.dumps({"attr": name, "value": value}).encode()
         head = (
             b"PUT /meta/" + _target(key) + b"?attr=" + _attr(name) + _TAIL + _condition(if_version, False) + _write_id()
@@ -311,6 +318,8 @@ class Remote:
         """The names of a file's attributes."""
         response = self._call(key, b"GET /meta/" + _target(key) + _READ_TAIL)
         if response.status == 200:
+            import json
+
             return [str(name) for name in json.loads(response.body)["attrs"]]
         raise self._error(response, key)[1]
 
@@ -403,4 +412,4 @@ class Remote:
 
 
 def _attr(name: str) -> bytes:
-    return quote_from_bytes(os.fsencode(name), safe="-_.~").encode("ascii")
+    return encode_key(os.fsencode(name)).replace("/", "%2F").encode("ascii")

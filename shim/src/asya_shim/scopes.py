@@ -5,20 +5,25 @@ ledger of tokens, the files open in it, and what it has seen of directories. Two
 other only what is committed, as two pods would.
 """
 
+from __future__ import annotations
+
 import errno
 import sys
-import threading
-import weakref
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set
+from _contextvars import ContextVar
+from _thread import _local
 
 from asya_shim import paths
-from asya_shim.paths import FileId
 from asya_shim.tokens import Ledger, ProcessLedger
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import threading
+    import weakref
+    from typing import Any, Dict, List, Optional, Set
+
     from asya_shim.files import RawFile
     from asya_shim.nodes import Node
+    from asya_shim.paths import FileId
 
 
 class Scope:
@@ -37,7 +42,7 @@ class Scope:
         self.cancelled = False
         self.ended = False
 
-    def open_files(self) -> List["RawFile"]:
+    def open_files(self) -> List[RawFile]:
         """The files opened in this scope that are still open, oldest first."""
         found = [reference() for reference in list(self.files.values())]
         return [file for file in found if file is not None and not file.closed]
@@ -46,18 +51,18 @@ class Scope:
 imported = Ledger()
 """What the process read before its first turn."""
 
-current_turn: "ContextVar[Optional[Scope]]" = ContextVar("asya_turn", default=None)
+current_turn: ContextVar[Optional[Scope]] = ContextVar("asya_turn", default=None)
 ambient: List[Scope] = []
 """Process-wide turns, innermost last: they own whatever has no turn of its own."""
 
 
-class _Thread(threading.local):
+class _Thread(_local):
     scope: Optional[Scope] = None
     carried: Optional[Scope] = None
 
 
 _thread = _Thread()
-_tasks: "weakref.WeakKeyDictionary[Any, Scope]" = weakref.WeakKeyDictionary()
+_tasks: Optional[weakref.WeakKeyDictionary[Any, Scope]] = None
 
 
 def current() -> Scope:
@@ -89,13 +94,22 @@ def _outside() -> Scope:
     if events is not None and events._get_running_loop() is not None:
         task = sys.modules["asyncio"].current_task()
         if task is not None:
-            scope = _tasks.get(task)
-            if scope is None:
-                scope = _tasks[task] = Scope(ProcessLedger(imported))
-            return scope
+            return _of_task(task)
     scope = _thread.scope
     if scope is None:
         scope = _thread.scope = Scope(ProcessLedger(imported))
+    return scope
+
+
+def _of_task(task: Any) -> Scope:
+    global _tasks
+    if _tasks is None:
+        import weakref
+
+        _tasks = weakref.WeakKeyDictionary()
+    scope = _tasks.get(task)
+    if scope is None:
+        scope = _tasks[task] = Scope(ProcessLedger(imported))
     return scope
 
 
@@ -138,6 +152,8 @@ def _uncancelled() -> Scope:
 
 def start_plain(thread: threading.Thread) -> None:
     """Start a thread of the shim's own: it belongs to no turn."""
+    import threading
+
     reset = current_turn.set(None)
     try:
         threading.Thread.start(thread)

@@ -5,12 +5,13 @@ left to do. Nothing is stored before `finish`. The local copy stays until the fi
 process may hold (`nodes.max_file_size`); up to there a seek back merely gives the stream up.
 """
 
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
 from asya_shim import changes
 from asya_shim.paths import Place
 from asya_shim.scopes import Scope
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asya_shim.remote import Upload
 

@@ -4,19 +4,27 @@ Rows of modules that are not loaded yet wait for their import. References that o
 original before are found and replaced too (`rebind`). `uninstall` puts everything back.
 """
 
+from __future__ import annotations
+
 import os
 import sys
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from asya_shim import audit, late, rebind
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Optional, Tuple
 
-class Row(NamedTuple):
+
+class Row:
     """`make(original)` stands at `attribute` of `module` from now on; "Class.name" is a class's attribute."""
 
-    module: str
-    attribute: str
-    make: Callable[[Any], Any]
+    __slots__ = ("attribute", "make", "module")
+
+    def __init__(self, module: str, attribute: str, make: Callable[[Any], Any]) -> None:
+        self.module = module
+        self.attribute = attribute
+        self.make = make
 
 
 def _rows() -> List[Row]:

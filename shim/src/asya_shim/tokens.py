@@ -5,9 +5,13 @@ holds rules and no I/O. Under LWW nobody asks for tokens; the marks of failed lo
 modes.
 """
 
-from typing import Dict, Optional, Set
+from __future__ import annotations
 
-from asya_shim.paths import FileId
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, Optional, Set
+
+    from asya_shim.paths import FileId
 
 WEAK = 0
 """`stat` or `exists()` said so: the first content read replaces it."""
@@ -39,7 +43,7 @@ class Ledger:
     the process read before its first turn; a turn falls back on it, and its commits move it along.
     """
 
-    def __init__(self, latest: bool = False, inherited: Optional["Ledger"] = None) -> None:
+    def __init__(self, latest: bool = False, inherited: Optional[Ledger] = None) -> None:
         self._latest = latest
         self._inherited = inherited
         self._tokens: Dict[FileId, Token] = {}

@@ -1,13 +1,18 @@
 """Uploads of bodies whose length nobody knows yet."""
 
+from __future__ import annotations
+
 import os
-from typing import TYPE_CHECKING, Optional
 
 from asya_shim.answers import version_of
 from asya_shim.client import JOIN, Broken, WrongPeer
-from asya_shim.connection import Buffer, Connection, flat
+from asya_shim.connection import Connection, flat
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Optional
+
+    from asya_shim.connection import Buffer
     from asya_shim.remote import Remote
 
 
@@ -17,7 +22,7 @@ class Upload:
     What was sent cannot be sent again: a connection that breaks ends it with StateUnavailableError.
     """
 
-    def __init__(self, remote: "Remote", key: bytes, head: bytes) -> None:
+    def __init__(self, remote: Remote, key: bytes, head: bytes) -> None:
         self._remote = remote
         self._key = key
         self._owner = os.getpid()

@@ -1,16 +1,22 @@
 """Rows for what stands on files or runs work: compressors, archives, databases, locks, `FileIO`, threads, executors."""
 
+from __future__ import annotations
+
 import errno
 import io
-import threading
-import weakref
-from typing import Any, Callable, Dict, List, Tuple
+from _weakref import ref
 
 from asya_shim import scopes
 from asya_shim.files import RawFile, TextIOWrapper, below, is_failure, open_state, parse_mode
 from asya_shim.paths import locate
 
-Make = Callable[[Any], Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import threading
+    import weakref
+    from typing import Any, Callable, Dict, List, Tuple
+
+    Make = Callable[[Any], Any]
 
 
 # Wrappers around a file: leaving their block by an exception stores nothing
@@ -47,7 +53,7 @@ def compressed_open(real: Callable[..., Any]) -> Any:
 # Databases: the pure one, since the others open paths in C
 
 
-_databases: "Dict[int, weakref.ref[Any]]" = {}
+_databases: Dict[int, weakref.ref[Any]] = {}
 
 
 def steered_dbm_open(real: Callable[..., Any]) -> Any:
@@ -81,7 +87,7 @@ def _keep(database: Any) -> None:
     from asya_shim import endings
 
     key = id(database)
-    _databases[key] = weakref.ref(database, lambda _: _databases.pop(key, None))
+    _databases[key] = ref(database, lambda _: _databases.pop(key, None))
     if _write_out not in endings.before_commit:
         endings.before_commit.append(_write_out)
 

@@ -1,15 +1,14 @@
 """Fixtures of the control plane's tests: a real API server without nodes."""
 
 import gc
-from pathlib import Path
+import itertools
 
 import pytest
-import yaml
 
-from support.kube import api_server
+from support.kube import api_server, install
+from support.running_operator import Cluster
 
-ROOT = Path(__file__).resolve().parents[2]
-CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/asyncactors.asya.sh"
+numbers = itertools.count()
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +22,13 @@ def _own_garbage():
 def kube(tmp_path_factory):
     """One API server for the session, with the CRD in it and established."""
     with api_server(tmp_path_factory.mktemp("kube")) as server:
-        answer = server.apply(yaml.safe_load((ROOT / "crds" / "asyncactors.yaml").read_text()), CRD_PATH)
-        assert answer.status_code == 201, answer.text
-        server.wait(lambda: server.request("GET", "/apis/asya.sh/v1alpha1/asyncactors").status_code == 200)
+        install(server)
         yield server
+
+
+@pytest.fixture
+def cluster(kube):
+    """A namespace of the test's own."""
+    name = f"operator-{next(numbers)}"
+    assert kube.request("POST", "/api/v1/namespaces", json={"metadata": {"name": name}}).status_code == 201
+    return Cluster(kube, name)

@@ -8,6 +8,7 @@ PURE = (
     "api",
     "certificates",
     "conditions",
+    "definition",
     "desired",
     "guard",
     "identity",

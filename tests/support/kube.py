@@ -15,7 +15,11 @@ from pathlib import Path
 import requests
 import yaml
 
+CRD = Path(__file__).resolve().parents[2] / "crds" / "asyncactors.yaml"
+CRD_COLLECTION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 ADMIN_TOKEN = "admin-of-a-throwaway-server"
+# A user without any right until a test gives some.
+USER, USER_TOKEN = "operator", "user-of-a-throwaway-server"
 
 
 class NoBinaries(RuntimeError):
@@ -43,13 +47,56 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Program:
+    """One process that may be ended and started again; its output goes to `log`."""
+
+    def __init__(self, log: Path, command: list[str]) -> None:
+        self.log, self._command = log, command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as sink:
+            self._process = subprocess.Popen(self._command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL)
+
+    def ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(timeout=20)
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
 @dataclass(frozen=True)
 class ApiServer:
     url: str
     ca_file: Path
     kubeconfig: Path
     kubectl: Path
+    program: Program
     token: str = ADMIN_TOKEN
+
+    def start(self) -> None:
+        """Start it, on the port and the data it had before; returns when it is ready."""
+        self.program.start()
+        _wait_ready(self, 60)
+
+    def kubeconfig_of(self, token: str, name: str, url: str = "") -> Path:
+        """A kubeconfig for another user, or to another place: a file `name` beside the admin's."""
+        text = self.kubeconfig.read_text().replace(self.token, token).replace(self.url, url or self.url)
+        place = self.kubeconfig.with_name(name)
+        place.write_text(text)
+        return place
 
     def request(self, method: str, path: str, **kwargs: object) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.token}", **kwargs.pop("headers", {})}  # type: ignore[dict-item]
@@ -75,6 +122,13 @@ class ApiServer:
             time.sleep(0.05)
 
 
+def install(server: ApiServer) -> None:
+    """The CRD of this project, established."""
+    answer = server.apply(yaml.safe_load(CRD.read_text()), f"{CRD_COLLECTION}/asyncactors.asya.sh")
+    assert answer.status_code == 201, answer.text
+    server.wait(lambda: server.request("GET", "/apis/asya.sh/v1alpha1/asyncactors").status_code == 200)
+
+
 def _openssl(*args: str) -> None:
     subprocess.run(["openssl", *args], check=True, capture_output=True, timeout=30)
 
@@ -96,24 +150,19 @@ def _certificates(place: Path) -> None:
 
 
 @contextlib.contextmanager
-def _process(log: Path, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("ab") as sink:
-        process = subprocess.Popen(command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL)
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(timeout=20)
+def _running(program: Program) -> Iterator[None]:
+    program.start()
+    try:
+        yield
+    finally:
+        program.stop()
 
 
-def _wait_ready(server: ApiServer, process: subprocess.Popen[bytes], log: Path, deadline: float) -> None:
+def _wait_ready(server: ApiServer, deadline: float) -> None:
+    log = server.program.log
     until = time.monotonic() + deadline
     while time.monotonic() < until:
-        if process.poll() is not None:
+        if server.program.ended():
             raise RuntimeError(f"kube-apiserver ended: {log.read_text()[-3000:]}")
         with contextlib.suppress(requests.ConnectionError):
             if server.request("GET", "/readyz").status_code == 200:
@@ -127,12 +176,27 @@ def api_server(place: Path, extra: tuple[str, ...] = ()) -> Iterator[ApiServer]:
     """A fresh API server with RBAC, empty but for what it makes itself; everything lies in `place`."""
     programs = binaries()
     _certificates(place)
-    (place / "tokens.csv").write_text(f"{ADMIN_TOKEN},admin,admin,system:masters\n")
+    (place / "tokens.csv").write_text(f"{ADMIN_TOKEN},admin,admin,system:masters\n{USER_TOKEN},{USER},{USER}\n")
     etcd_port, peer_port, port = free_port(), free_port(), free_port()
     etcd = f"http://127.0.0.1:{etcd_port}"
     peer = f"http://127.0.0.1:{peer_port}"
     kubeconfig = place / "kubeconfig"
-    server = ApiServer(f"https://127.0.0.1:{port}", place / "ca.crt", kubeconfig, programs / "kubectl")
+    program = Program(
+        place / "apiserver.log",
+        [str(programs / "kube-apiserver"), "--etcd-servers", etcd,
+         "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1", "--secure-port", str(port),
+         "--service-cluster-ip-range", "10.99.0.0/16",
+         "--tls-cert-file", str(place / "server.crt"), "--tls-private-key-file", str(place / "server.key"),
+         "--token-auth-file", str(place / "tokens.csv"),
+         "--service-account-issuer", "https://kubernetes.default.svc.cluster.local",
+         "--service-account-key-file", str(place / "sa.key"),
+         "--service-account-signing-key-file", str(place / "sa.key"),
+         # No controller makes ServiceAccounts here, so no pod may wait for one.
+         "--disable-admission-plugins", "ServiceAccount",
+         "--authorization-mode", "RBAC", "--endpoint-reconciler-type", "none", "--profiling=false",
+         "--enable-priority-and-fairness=false", *extra],
+    )  # fmt: skip
+    server = ApiServer(f"https://127.0.0.1:{port}", place / "ca.crt", kubeconfig, programs / "kubectl", program)
     kubeconfig.write_text(
         yaml.safe_dump(
             {
@@ -147,26 +211,13 @@ def api_server(place: Path, extra: tuple[str, ...] = ()) -> Iterator[ApiServer]:
             }
         )
     )
-    with _process(
+    store = Program(
         place / "etcd.log",
         [str(programs / "etcd"), "--data-dir", str(place / "etcd"), "--unsafe-no-fsync", "--log-level", "warn",
          "--listen-client-urls", etcd, "--advertise-client-urls", etcd,
          "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"],
-    ):  # fmt: skip
-        with _process(
-            place / "apiserver.log",
-            [str(programs / "kube-apiserver"), "--etcd-servers", etcd,
-             "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1", "--secure-port", str(port),
-             "--service-cluster-ip-range", "10.99.0.0/16",
-             "--tls-cert-file", str(place / "server.crt"), "--tls-private-key-file", str(place / "server.key"),
-             "--token-auth-file", str(place / "tokens.csv"),
-             "--service-account-issuer", "https://kubernetes.default.svc.cluster.local",
-             "--service-account-key-file", str(place / "sa.key"),
-             "--service-account-signing-key-file", str(place / "sa.key"),
-             # No controller makes ServiceAccounts here, so no pod may wait for one.
-             "--disable-admission-plugins", "ServiceAccount",
-             "--authorization-mode", "RBAC", "--endpoint-reconciler-type", "none", "--profiling=false",
-             "--enable-priority-and-fairness=false", *extra],
-        ) as process:  # fmt: skip
-            _wait_ready(server, process, place / "apiserver.log", 60)
-            yield server
+    )  # fmt: skip
+    with _running(store), contextlib.ExitStack() as end:
+        end.callback(program.stop)
+        server.start()
+        yield server

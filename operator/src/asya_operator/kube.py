@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from aiohttp import ClientError
 from kubernetes.aio import client as aio_client
 from kubernetes.aio import dynamic
 from kubernetes.aio.client.exceptions import ApiException
@@ -33,15 +34,18 @@ KINDS = {
     "Job": ("/apis/batch/v1", "jobs"),
     "MutatingWebhookConfiguration": ("/apis/admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations"),
     "Namespace": ("/api/v1", "namespaces"),
+    "CustomResourceDefinition": ("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions"),
 }
 
 
 class KubeError(Exception):
-    """An answer other than 2xx, or none in time (status 0). The text is the API server's own message."""
+    """An answer other than 2xx, or none in time (status 0). The text is the API server's own message; `retry_after`
+    the seconds it asks to be left alone."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
 
     @property
     def conflict(self) -> bool:
@@ -71,6 +75,14 @@ def _message(error: ApiException) -> str:
         return str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
         return body[:500] or str(error.reason)
+
+
+def _retry_after(error: ApiException) -> float:
+    """The header's seconds; its other form, a date, is no answer of an API server."""
+    try:
+        return max(0.0, float((error.headers or {}).get("Retry-After", 0)))
+    except ValueError:
+        return 0.0
 
 
 class Kube:
@@ -104,11 +116,21 @@ class Kube:
                     answer: Object = await self._dynamic.request(method, path, body=body, serializer=_plain, **params)
                     return answer
             except ApiException as error:
-                raise KubeError(int(error.status or 0), _message(error)) from None
+                raise KubeError(int(error.status or 0), _message(error), _retry_after(error)) from None
             except TimeoutError:
                 raise KubeError(0, f"no answer to {method} {path} within {CALL_SECONDS:g} s") from None
-            except OSError as error:
+            except (OSError, ClientError) as error:
                 raise KubeError(0, f"{method} {path}: {error}") from None
+
+    async def serves(self, kind: str) -> bool:
+        """Whether the API server's discovery shows a kind of a named group."""
+        path, plural = KINDS[kind]
+        _, _, group, version = path.split("/")
+        groups = {one["name"]: one for one in (await self._call("get", "/apis"))["groups"]}
+        if version not in (one["version"] for one in groups.get(group, {}).get("versions", [])):
+            return False
+        resources = (await self._call("get", path)).get("resources") or []
+        return any(resource["name"] == plural for resource in resources)
 
     async def get(self, kind: str, namespace: str | None, name: str) -> Object | None:
         """The object; None where there is none."""

@@ -5,6 +5,7 @@ finalizer, and what a trigger says beyond "look at this actor" is ignored.
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
@@ -17,7 +18,8 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from asya_contract.names import ACTOR_LABEL, GROUP, PLURAL, VERSION
-from asya_operator.kube import Kube, KubeError
+from asya_operator import definition
+from asya_operator.kube import Kube, KubeError, Object
 from asya_operator.reconcile import Reconciler
 from asya_operator.rollout import Key
 from asya_operator.rotation import rotate
@@ -29,6 +31,7 @@ log = logging.getLogger("asya_operator.operate")
 
 WORKERS = 8
 LIST_SECONDS = 60.0
+DEFINITION_SECONDS = 5.0
 PASS_SECONDS = 120.0
 IDENTITY: Any = "asya-operator"
 FINISH_SECONDS = 10.0
@@ -77,6 +80,11 @@ class Operator:
     watchdog: Watchdog = field(default_factory=Watchdog)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     alive: bool = True
+    # Set once the cluster's resource definition is known to be ours; until then, why nothing is done.
+    defined: asyncio.Event = field(default_factory=asyncio.Event)
+    waits_for: str = "starting"
+    # Where health is told, once it is.
+    health_port: int = 0
     # What a user wants of each actor, by uid, generation and deletion.
     intents: dict[Key, tuple[Any, ...]] = field(default_factory=dict)
 
@@ -126,7 +134,7 @@ class Operator:
                 async with asyncio.timeout(PASS_SECONDS):
                     again = await self.reconciler.reconcile(*key)
             except (KubeError, TimeoutError) as error:
-                delay = self.queue.failed(key)
+                delay = self.queue.failed(key, error.retry_after if isinstance(error, KubeError) else 0.0)
                 self.metrics.passes.labels("failed").inc()
                 log.warning("pass failed", extra={**where, "error": str(error), "again_in": delay})
             except Exception:
@@ -142,13 +150,64 @@ class Operator:
             self.metrics.seconds.observe(time.perf_counter() - started)
 
     async def watch_the_watch(self) -> None:
-        """List now and then: work on what the watch missed, and notice one that is dead."""
+        """List now and then: work on what the watch missed, and notice one that is dead.
+
+        Raises:
+            ForeignDefinition: somebody has put another definition in the place of ours.
+        """
+        await self.defined.wait()
         while True:
             await asyncio.sleep(LIST_SECONDS)
             try:
+                for found in await self._definitions():
+                    definition.check(found)
                 await self.compare()
             except KubeError as error:
                 log.warning("list failed", extra={"error": str(error)})
+
+    async def _definitions(self) -> list[Object]:
+        return await self.kube.list("CustomResourceDefinition", None, fields=f"metadata.name={definition.NAME}")
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        """Kopf, from the moment on when the cluster's definition is ours, until `stop` is set."""
+        while not stop.is_set() and (why := await self._undefined()):
+            if why != self.waits_for:
+                log.error("waiting: %s", why)
+            self.waits_for = why
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DEFINITION_SECONDS):
+                    await stop.wait()
+        if stop.is_set():
+            return
+        self.waits_for = "starting"
+        self.defined.set()
+        await kopf.operator(
+            # Else kopf asks for the name of the user, and the image's user has none.
+            identity=IDENTITY,
+            registry=self.registry(),
+            settings=kopf_settings(),
+            standalone=True,
+            clusterwide=not self.settings.namespaces,
+            namespaces=self.settings.namespaces,
+            stop_flag=stop,
+            ready_flag=self.ready,
+        )
+
+    async def _undefined(self) -> str:
+        """Why the cluster's definition cannot be used; empty where it can."""
+        try:
+            found = await self._definitions()
+            for one in found:
+                definition.check(one)
+            # Kopf looks once at what is served, and is deaf for what comes later.
+            served = await self.kube.serves("AsyncActor")
+        except KubeError as error:
+            return f"the resource definition {definition.NAME} cannot be read: {error}"
+        except definition.ForeignDefinition as error:
+            return str(error)
+        if not found:
+            return f"the resource definition {definition.NAME} is not there; apply crds/asyncactors.yaml"
+        return "" if served else f"the API server does not serve {definition.NAME} yet"
 
     async def compare(self) -> None:
         """One list against the watch."""
@@ -173,7 +232,11 @@ class Operator:
             return web.Response(text="ok\n") if self.alive else web.Response(status=503, text="the watch is dead\n")
 
         async def readyz(_: web.Request) -> web.Response:
-            return web.Response(text="ok\n") if self.ready.is_set() else web.Response(status=503, text="starting\n")
+            return (
+                web.Response(text="ok\n")
+                if self.ready.is_set()
+                else web.Response(status=503, text=f"{self.waits_for}\n")
+            )
 
         async def metrics(_: web.Request) -> web.Response:
             return web.Response(
@@ -191,6 +254,7 @@ class Operator:
         runner = web.AppRunner(self.health_app(), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, port=self.settings.health_port).start()
+        self.health_port = int(runner.addresses[0][1])
         workers = [asyncio.create_task(self.work()) for _ in range(WORKERS)]
         tasks = [*workers, *(asyncio.create_task(part) for part in self._parts(stop))]
         try:
@@ -208,21 +272,11 @@ class Operator:
             await self.kube.close()
 
     def _parts(self, stop: asyncio.Event) -> Iterator[Coroutine[Any, Any, None]]:
-        """What runs beside the workers; kopf's part ends when `stop` is set."""
+        """What runs beside the workers; the watch ends when `stop` is set."""
         yield self.watch_the_watch()
         if self.settings.certificates is not None:
             yield rotate(self.kube, self.settings.certificates, self.metrics.certificate_expiry)
-        yield kopf.operator(
-            # Else kopf asks for the name of the user, and the image's user has none.
-            identity=IDENTITY,
-            registry=self.registry(),
-            settings=kopf_settings(),
-            standalone=True,
-            clusterwide=not self.settings.namespaces,
-            namespaces=self.settings.namespaces,
-            stop_flag=stop,
-            ready_flag=self.ready,
-        )
+        yield self.watch(stop)
 
 
 def kopf_settings() -> kopf.OperatorSettings:
@@ -230,6 +284,9 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.peering.standalone = True
+    # The namespaces are given, and the definition is looked for before. Scanning would need the right to list all
+    # namespaces, and kopf asks for a minute before it believes that there is none.
+    settings.scanning.disabled = True
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
     settings.watching.server_timeout = 300
@@ -251,5 +308,9 @@ def operate(settings: Settings) -> int:
             loop.add_signal_handler(number, stop.set)
         await Operator(await Kube.connect(), settings).run(stop)
 
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except definition.ForeignDefinition as error:
+        log.error("ending: %s", error)
+        return 1
     return 0

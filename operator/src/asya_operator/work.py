@@ -68,10 +68,11 @@ class WorkQueue:
         self._failures.pop(key, None)
         self._give_back(key)
 
-    def failed(self, key: Key) -> float:
+    def failed(self, key: Key, at_least: float = 0.0) -> float:
         """Try again later, each time later. The seconds until then."""
         count = self._failures[key] = self._failures.get(key, 0) + 1
         delay = min(FIRST_RETRY * 2.0 ** min(count - 1, 16), LAST_RETRY)
+        delay = max(delay, min(at_least, LAST_RETRY))
         self._give_back(key)
         self.add(key, delay)
         return delay

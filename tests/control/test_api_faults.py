@@ -1,0 +1,173 @@
+"""The operator while the API server, or the network before it, fails: it comes back by itself, and says when it cannot.
+
+The API server is a real one, the faults are made by a front before it.
+"""
+
+import asyncio
+
+import aiohttp
+import pytest
+from kopf._cogs.clients.watching import WatchingError
+
+from asya_operator import operate
+from asya_operator.kube import Kube
+from asya_operator.operate import Operator
+from support.actors import actor
+from support.api_front import Front, is_watch
+from support.kube import api_server, install
+from support.running_operator import SETTINGS, Cluster, eventually, running
+
+FAILED = ("asya_operator_passes_total", {"result": "failed"})
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """The same steps with shorter waits: kopf's for an inactive watch, ours between lists and attempts."""
+    made = operate.kopf_settings
+
+    def quick():
+        settings = made()
+        settings.networking.error_backoffs = [0.1] * 1000
+        settings.networking.request_timeout = 1
+        settings.watching.inactivity_timeout = 1.0
+        return settings
+
+    monkeypatch.setattr(operate, "kopf_settings", quick)
+    monkeypatch.setattr(operate, "LIST_SECONDS", 0.2)
+    monkeypatch.setattr("asya_operator.work.FIRST_RETRY", 0.1)
+    monkeypatch.setattr("asya_operator.kube.CALL_SECONDS", 1.0)
+
+
+@pytest.fixture
+def front(cluster, monkeypatch):
+    with Front(cluster.kube.url, cluster.kube.ca_file).serve() as found:
+        found.kubeconfig = cluster.kube.kubeconfig_of(cluster.kube.token, "front", found.url)
+        monkeypatch.setenv("KUBECONFIG", str(found.kubeconfig))
+        yield found
+
+
+@pytest.fixture
+def own_server(tmp_path, monkeypatch):
+    """A namespace of an API server that no other test uses."""
+    with api_server(tmp_path) as kube:
+        install(kube)
+        kube.request("POST", "/api/v1/namespaces", json={"metadata": {"name": "alone"}})
+        monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig))
+        yield Cluster(kube, "alone")
+
+
+async def healthz(operator):
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{operator.health_port}/healthz") as answer:
+            return answer.status, await answer.text()
+
+
+async def nothing():
+    pass
+
+
+async def test_storms_pass(cluster, front):
+    """Everything is refused for a while, watches end, and actors come and change meanwhile."""
+    async with running(cluster, kubeconfig=front.kubeconfig) as operator:
+        for number, fault in enumerate((429, 500, 503, "hang", "cut")):
+            front.rule = lambda _, fault=fault: fault
+            front.seen["refused"] = 0
+            front.end_watches()
+            cluster.create("asyncactors", actor(metadata__name=f"a{number}"))
+            if number:
+                cluster.patch("asyncactors", f"a{number - 1}", {"spec": {"port": 9000}})
+                operator.queue.add((cluster.namespace, f"a{number - 1}"))
+            await eventually(lambda: front.seen["refused"] >= 8)
+            front.rule = lambda _: None
+            await eventually(lambda name=f"a{number}": cluster.get("services", name))
+            if number:
+                await eventually(lambda name=f"a{number - 1}": port(cluster, name) == 9000)
+        await eventually(lambda: operator.alive)
+        assert await healthz(operator) == (200, "ok\n")
+
+
+def port(cluster, name):
+    return cluster.get("services", name)["spec"]["ports"][0]["port"]
+
+
+async def test_a_server_that_asks_for_time_gets_it(cluster, front, caplog):
+    async with running(cluster, kubeconfig=front.kubeconfig) as operator:
+        front.retry_after = 7
+        front.rule = lambda request: 429 if "deployments" in request.path else None
+        cluster.create("asyncactors", actor())
+        await eventually(lambda: [r for r in caplog.records if r.message == "pass failed"])
+        (record, *_) = [r for r in caplog.records if r.message == "pass failed"]
+        assert (record.error, record.again_in) == ("by the front", 7.0)
+        front.rule = lambda _: None
+        operator.queue.add((cluster.namespace, "chat-agent"))
+        await eventually(lambda: cluster.get("services"))
+
+
+async def test_a_watch_that_is_too_old_begins_anew(cluster, front):
+    gone = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}}
+    async with running(cluster, kubeconfig=front.kubeconfig) as operator:
+        await eventually(lambda: front.seen["watches"] >= len(operate.CHILDREN) + 1)
+        watches = front.seen["watches"]
+        front.end_watches(gone)
+        await eventually(lambda: front.seen["watches"] >= 2 * watches)
+        cluster.create("asyncactors", actor())
+        await eventually(lambda: cluster.get("services"))
+        assert operator.alive
+
+
+async def test_what_no_watch_survives_ends_the_process(cluster, front):
+    """So that the kubelet starts it anew; it never stands there deaf."""
+    broken = {"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "an error nobody knows"}}
+    settings = SETTINGS.model_copy(update={"namespaces": [cluster.namespace]})
+    process = asyncio.create_task(Operator(await Kube.connect(str(front.kubeconfig)), settings).run(asyncio.Event()))
+    await eventually(lambda: front.seen["watches"] > len(operate.CHILDREN))
+    front.end_watches(broken)
+    async with asyncio.timeout(20):
+        with pytest.raises(WatchingError, match="an error nobody knows"):
+            await process
+
+
+async def test_a_watch_that_goes_deaf_is_opened_again(cluster, front, monkeypatch):
+    """Silence on a connection that stays open: no error, no event, no bookmark."""
+    async with running(cluster, kubeconfig=front.kubeconfig) as operator:
+        await eventually(lambda: front.seen["watches"] > len(operate.CHILDREN))
+        monkeypatch.setattr(operator, "compare", nothing)  # else the lists would help
+        front.deaf = True
+        await eventually(lambda: front.seen["watches"] > 2 * len(operate.CHILDREN))
+        front.deaf = False
+        cluster.create("asyncactors", actor())
+        await eventually(lambda: cluster.get("services"))
+
+
+async def test_a_deaf_watch_fails_the_liveness_and_lists_do_its_work(cluster, front):
+    """A network that lets short calls through and swallows every stream."""
+    async with running(cluster, kubeconfig=front.kubeconfig) as operator:
+        await eventually(lambda: front.seen["watches"] > len(operate.CHILDREN))
+        front.rule = lambda request: "hang" if is_watch(request) else None
+        front.end_watches()
+        cluster.create("asyncactors", actor())
+        await eventually(lambda: cluster.get("services"))
+        await eventually(lambda: not operator.alive)
+        assert await healthz(operator) == (503, "the watch is dead\n")
+        assert operator.metrics.registry.get_sample_value("asya_operator_watch_alive") == 0
+        front.rule = lambda _: None
+        front.end_watches()
+        await eventually(lambda: operator.alive)
+
+
+async def test_a_restart_of_the_api_server(own_server):
+    """Killed and started again, on the same port and the same data, while an actor is new and another one changes."""
+    cluster = own_server
+    async with running(cluster) as operator:
+        cluster.create("asyncactors", actor(metadata__name="before"))
+        await eventually(lambda: cluster.get("services", "before"))
+        cluster.kube.program.kill()
+        operator.queue.add((cluster.namespace, "before"))
+        await eventually(lambda: operator.metrics.registry.get_sample_value(*FAILED))
+        await asyncio.to_thread(cluster.kube.start)
+        cluster.create("asyncactors", actor(metadata__name="after"))
+        cluster.patch("asyncactors", "before", {"spec": {"port": 9000}})
+        await eventually(lambda: cluster.get("services", "after"))
+        await eventually(lambda: port(cluster, "before") == 9000)
+        await eventually(lambda: operator.alive)
+        assert await healthz(operator) == (200, "ok\n")

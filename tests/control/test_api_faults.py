@@ -3,21 +3,15 @@
 The API server is a real one, the faults are made by a front before it.
 """
 
-import asyncio
+import contextlib
 
-import aiohttp
 import pytest
 from kopf._cogs.clients.watching import WatchingError
 
 from asya_operator import operate
-from asya_operator.kube import Kube
-from asya_operator.operate import Operator
 from support.actors import actor
 from support.api_front import Front, is_watch
-from support.kube import api_server, install
-from support.running_operator import SETTINGS, Cluster, eventually, running
-
-FAILED = ("asya_operator_passes_total", {"result": "failed"})
+from support.running_operator import eventually, healthz, running
 
 
 @pytest.fixture(autouse=True)
@@ -46,22 +40,6 @@ def front(cluster, monkeypatch):
         yield found
 
 
-@pytest.fixture
-def own_server(tmp_path, monkeypatch):
-    """A namespace of an API server that no other test uses."""
-    with api_server(tmp_path) as kube:
-        install(kube)
-        kube.request("POST", "/api/v1/namespaces", json={"metadata": {"name": "alone"}})
-        monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig))
-        yield Cluster(kube, "alone")
-
-
-async def healthz(operator):
-    async with aiohttp.ClientSession() as session:
-        async with session.get(f"http://127.0.0.1:{operator.health_port}/healthz") as answer:
-            return answer.status, await answer.text()
-
-
 async def nothing():
     pass
 
@@ -81,13 +59,9 @@ async def test_storms_pass(cluster, front):
             front.rule = lambda _: None
             await eventually(lambda name=f"a{number}": cluster.get("services", name))
             if number:
-                await eventually(lambda name=f"a{number - 1}": port(cluster, name) == 9000)
+                await eventually(lambda name=f"a{number - 1}": cluster.port(name) == 9000)
         await eventually(lambda: operator.alive)
         assert await healthz(operator) == (200, "ok\n")
-
-
-def port(cluster, name):
-    return cluster.get("services", name)["spec"]["ports"][0]["port"]
 
 
 async def test_a_server_that_asks_for_time_gets_it(cluster, front, caplog):
@@ -118,13 +92,13 @@ async def test_a_watch_that_is_too_old_begins_anew(cluster, front):
 async def test_what_no_watch_survives_ends_the_process(cluster, front):
     """So that the kubelet starts it anew; it never stands there deaf."""
     broken = {"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "an error nobody knows"}}
-    settings = SETTINGS.model_copy(update={"namespaces": [cluster.namespace]})
-    process = asyncio.create_task(Operator(await Kube.connect(str(front.kubeconfig)), settings).run(asyncio.Event()))
-    await eventually(lambda: front.seen["watches"] > len(operate.CHILDREN))
-    front.end_watches(broken)
-    async with asyncio.timeout(20):
+    async with contextlib.AsyncExitStack() as process:
+        operator = await process.enter_async_context(running(cluster, kubeconfig=front.kubeconfig))
+        await eventually(lambda: front.seen["watches"] > len(operate.CHILDREN))
+        front.end_watches(broken)
+        await eventually(operator.ended.is_set)
         with pytest.raises(WatchingError, match="an error nobody knows"):
-            await process
+            await process.pop_all().aclose()
 
 
 async def test_a_watch_that_goes_deaf_is_opened_again(cluster, front, monkeypatch):
@@ -153,21 +127,3 @@ async def test_a_deaf_watch_fails_the_liveness_and_lists_do_its_work(cluster, fr
         front.rule = lambda _: None
         front.end_watches()
         await eventually(lambda: operator.alive)
-
-
-async def test_a_restart_of_the_api_server(own_server):
-    """Killed and started again, on the same port and the same data, while an actor is new and another one changes."""
-    cluster = own_server
-    async with running(cluster) as operator:
-        cluster.create("asyncactors", actor(metadata__name="before"))
-        await eventually(lambda: cluster.get("services", "before"))
-        cluster.kube.program.kill()
-        operator.queue.add((cluster.namespace, "before"))
-        await eventually(lambda: operator.metrics.registry.get_sample_value(*FAILED))
-        await asyncio.to_thread(cluster.kube.start)
-        cluster.create("asyncactors", actor(metadata__name="after"))
-        cluster.patch("asyncactors", "before", {"spec": {"port": 9000}})
-        await eventually(lambda: cluster.get("services", "after"))
-        await eventually(lambda: port(cluster, "before") == 9000)
-        await eventually(lambda: operator.alive)
-        assert await healthz(operator) == (200, "ok\n")

@@ -41,6 +41,15 @@ def binaries() -> Path:
     )
 
 
+def program(name: str) -> Path:
+    """One of the other programs that `make cluster-build` makes, such as helm."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    place = cache / "asya" / "cluster" / "bin" / name
+    if not place.exists():
+        raise NoBinaries(f"{place} is missing: build it once with `make cluster-build`")
+    return place
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

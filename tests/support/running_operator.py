@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import json
 
+import aiohttp
+
 from asya_operator.kube import Kube
 from asya_operator.operate import Operator
 from asya_operator.settings import parse_settings
@@ -66,12 +68,23 @@ class Cluster:
         rows = (body or {}).get("status", {}).get("conditions", [])
         return next((row for row in rows if row["type"] == kind), {})
 
+    def port(self, name="chat-agent"):
+        return self.get("services", name)["spec"]["ports"][0]["port"]
+
     def events(self):
         return [
             (e["type"], e["reason"], e["message"])
             for e in self.items("events")
             if e.get("source", {}).get("component") == "asya-operator"
         ]
+
+
+async def healthz(operator, path="/healthz"):
+    """Status and text of the operator's health."""
+    port = next(address[1] for address in operator.health_addresses if len(address) == 2)
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{port}{path}") as answer:
+            return answer.status, await answer.text()
 
 
 async def eventually(holds, deadline=20.0):

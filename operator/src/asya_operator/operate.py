@@ -83,8 +83,9 @@ class Operator:
     # Set once the cluster's resource definition is known to be ours; until then, why nothing is done.
     defined: asyncio.Event = field(default_factory=asyncio.Event)
     waits_for: str = "starting"
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     # Where health is told, once it is.
-    health_port: int = 0
+    health_addresses: list[Any] = field(default_factory=list)
     # What a user wants of each actor, by uid, generation and deletion.
     intents: dict[Key, tuple[Any, ...]] = field(default_factory=dict)
 
@@ -254,7 +255,7 @@ class Operator:
         runner = web.AppRunner(self.health_app(), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, port=self.settings.health_port).start()
-        self.health_port = int(runner.addresses[0][1])
+        self.health_addresses = runner.addresses
         workers = [asyncio.create_task(self.work()) for _ in range(WORKERS)]
         tasks = [*workers, *(asyncio.create_task(part) for part in self._parts(stop))]
         try:
@@ -262,6 +263,7 @@ class Operator:
             for task in done:
                 task.result()
         finally:
+            self.ended.set()
             self.queue.close()
             # A pass that is under way may end; the next process does the rest.
             await asyncio.wait(workers, timeout=FINISH_SECONDS)

@@ -12,7 +12,17 @@ import pytest
 from asya_proxy import consistency as layer
 from asya_proxy.consistency import Consistency, Wish
 from asya_proxy.deadlines import Deadlines
-from asya_proxy.errors import Busy, Conflict, Exists, KeyNotFound, Timeout, Unavailable, UnknownOutcome, Unsupported
+from asya_proxy.errors import (
+    Busy,
+    Conflict,
+    Exists,
+    KeyNotFound,
+    PermissionDenied,
+    Timeout,
+    Unavailable,
+    UnknownOutcome,
+    Unsupported,
+)
 from asya_proxy.metrics import MountMetrics
 from asya_proxy.settlement import is_superseded
 from asya_proxy.stores.base import ABSENT, ANY, Body, Change, Precondition, Stat, StoreConfig, match
@@ -115,6 +125,27 @@ async def test_neither_own_nor_base_is_unknown_and_never_a_conflict(store: Histo
     with pytest.raises(UnknownOutcome):
         await cas.put(K, Body(b"mine"), wish(match(base.version)))
     assert cas.figures.unknown_outcomes == 1
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+@pytest.mark.parametrize("operation", ["put", "append", "delete"])
+async def test_a_refusal_after_a_lost_attempt_is_unknown(operation: str, idempotent: bool) -> None:
+    """The attempt may land yet, whatever the next one was told."""
+    store = HistoryStore(idempotent=idempotent)
+    cas = over(store)
+    base = await cas.put(K, Body(b"old"), wish(ABSENT))
+    changes = {
+        "put": lambda: cas.put(K, Body(b"new"), wish(match(base.version))),
+        "append": lambda: cas.append(K, Body(b"new"), wish()),
+        "delete": lambda: cas.delete(K, wish(match(base.version))),
+    }
+    store.script.extend(["before", PermissionDenied("no longer")])
+    with pytest.raises(UnknownOutcome):
+        await changes[operation]()
+    assert cas.figures.unknown_outcomes == 1
+    store.script.append(PermissionDenied("no longer"))
+    with pytest.raises(PermissionDenied):
+        await changes[operation]()
 
 
 async def test_an_unreadable_store_leaves_a_lost_write_unknown(store: HistoryStore) -> None:

@@ -265,6 +265,10 @@ class Consistency:
             except Unavailable as unavailable:
                 failure = unavailable
                 lost = unavailable if unavailable.ambiguous else lost
+            except StoreError as refusal:
+                if lost is None:
+                    raise
+                raise self._unknown(lost, wish) from refusal  # the lost attempt may land all the same
             if lost is not None and not (wish.named and self.traits.idempotent):
                 raise self._unknown(lost, wish)
             await patience.pause(self._unknown(lost, wish, count=False) if lost is not None else failure)
@@ -318,6 +322,12 @@ class Consistency:
                     settled = await self._settle(key, wish, lost)
                     if settled is not None:
                         return settled
+            except KeyNotFound:
+                raise
+            except StoreError as refusal:
+                if lost is None:
+                    raise
+                raise self._unknown(lost, wish) from refusal  # the lost attempt may land all the same
             if lost is not None and not (wish.named and replayable):
                 raise self._unknown(lost, wish)
             if not replayable:
@@ -418,6 +428,10 @@ class Consistency:
                     if not self.traits.idempotent and await self._deleted(key, wish, lost):
                         self.seen.note(key, None)
                         return
+            except StoreError as refusal:
+                if lost is None:
+                    raise
+                raise self._unknown(lost, wish) from refusal  # the lost attempt may land all the same
             if lost is not None and not wish.named:
                 raise self._unknown(lost, wish)
             await patience.pause(self._unknown(lost, wish, count=False) if lost is not None else failure)
@@ -468,6 +482,10 @@ class Consistency:
                     done = await self._append_settled(key, wish, unavailable)
                     if done is not None:
                         return done
+            except StoreError as refusal:
+                if lost is None:
+                    raise
+                raise self._unknown(lost, wish) from refusal  # the lost attempt may land all the same
             if lost is not None and not (wish.named and body.replayable):
                 raise self._unknown(lost, wish)
             if not body.replayable:

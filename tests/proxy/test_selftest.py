@@ -8,13 +8,17 @@ from collections.abc import Mapping
 import pytest
 
 from asya_proxy import selftest
-from asya_proxy.errors import Conflict, PermissionDenied, Unavailable, Unsupported
+from asya_proxy.deadlines import Deadlines
+from asya_proxy.errors import Busy, Conflict, PermissionDenied, StoreError, Unavailable, Unsupported
+from asya_proxy.races import COMPLETION_RACE, COMPLETION_ROUNDS, CREATE_RACE, MATCH_RACE, RACERS, run_races
 from asya_proxy.stores.base import ANY, Body, Change, Precondition, Stat
+from asya_proxy.stores.capabilities import InParts, Operations
+from asya_proxy.stores.wrappers import bounded
 from support.history_store import HistoryStore
 
 
 class LyingStore(HistoryStore):
-    """Ignores the conditions named: create, match, delete; or refuses a current one."""
+    """Ignores the conditions named: create, match, delete; or refuses a current one, or any."""
 
     def __init__(self, *lies: str) -> None:
         super().__init__()
@@ -24,6 +28,8 @@ class LyingStore(HistoryStore):
         when = change.when
         if "refuses current" in self.lies and when.version is not None:
             raise Conflict("no")
+        if ("no match" in self.lies and when.version is not None) or ("no create" in self.lies and when.absent):
+            raise Unsupported("501")
         if ("create" in self.lies and when.absent) or ("match" in self.lies and when.version is not None):
             when = ANY
         return await super().put(key, body, Change(change.id, when))
@@ -39,18 +45,19 @@ class LyingStore(HistoryStore):
     ("lies", "broken", "fatal"),
     [
         ((), (), False),
-        (("create",), (selftest.PUT_CREATES_TWICE,), True),
-        (("match",), (selftest.PUT_IGNORES_MATCH,), True),
-        (("refuses current",), (selftest.PUT_REFUSES_CURRENT,), True),
-        (("delete",), (selftest.DELETE_IGNORES_MATCH,), False),
-        (("no delete",), (selftest.DELETE_LACKS_MATCH,), False),
+        (("create",), ("put ignores If-None-Match",), True),
+        (("match",), ("put ignores If-Match",), True),
+        (("refuses current",), ("put refuses a current If-Match",), True),
+        (("no match",), ("put takes no If-Match",), True),
+        (("no create",), ("put takes no If-None-Match",), True),
+        (("delete",), ("delete ignores If-Match",), False),
+        (("no delete",), ("delete takes no If-Match",), False),
     ],
 )
 async def test_each_broken_promise_has_its_name(lies: tuple[str, ...], broken: tuple[str, ...], fatal: bool) -> None:
     store = LyingStore(*lies)
-    assert await selftest.recorded(store) is None
-    verdict = await selftest.probe(store)
-    assert (verdict.broken, bool(verdict.fatal)) == (broken, fatal)
+    verdict = await selftest.at_start(store)
+    assert (verdict.names, bool(verdict.fatal)) == (broken, fatal)
     assert len(store.asked) <= 8
     traits = verdict.lower(store.traits)
     assert traits.conditional_put is not fatal
@@ -58,17 +65,113 @@ async def test_each_broken_promise_has_its_name(lies: tuple[str, ...], broken: t
     assert [key for key in store.objects if b"selftest" in key] == []
 
 
+class LyingInParts(LyingStore):
+    """Writes large content by another operation, which has lies of its own: complete create, complete match."""
+
+    operations = Operations(complete="CompleteMultipartUpload")
+
+    async def prepare(self, key: bytes, data: bytes) -> PreparedUpload:
+        return PreparedUpload(self, key, data)
+
+    async def keeps_promises(self, key: bytes, passed: bytes, stale: str | None) -> bool:
+        self.asked.append("keeps_promises")
+        return False
+
+
+class PreparedUpload:
+    def __init__(self, store: LyingInParts, key: bytes, data: bytes) -> None:
+        self._store, self._key, self._data = store, key, data
+
+    async def complete(self, when: Precondition) -> str:
+        lies = self._store.lies
+        if "no complete" in lies and not when.any:
+            raise Unsupported("501")
+        if ("complete create" in lies and when.absent) or ("complete match" in lies and when.version is not None):
+            when = ANY
+        return (await HistoryStore.put(self._store, self._key, Body(self._data), Change("c", when))).version
+
+    async def abort(self) -> None:
+        self._store.asked.append("abort")
+
+
+@pytest.mark.parametrize(
+    ("lies", "broken"),
+    [
+        ((), ()),
+        (("complete create",), ("CompleteMultipartUpload ignores If-None-Match",)),
+        (("complete match",), ("CompleteMultipartUpload ignores If-Match",)),
+        (("no complete",), ("CompleteMultipartUpload takes no conditions",)),
+        (("create", "complete create"), ("put ignores If-None-Match",)),
+        (
+            ("complete match", "delete"),
+            ("CompleteMultipartUpload ignores If-Match", "delete ignores If-Match"),
+        ),
+    ],
+)
+async def test_completions_are_asked_on_their_own(lies: tuple[str, ...], broken: tuple[str, ...]) -> None:
+    """Through the wrapper that the proxy puts around each store."""
+    inner = LyingInParts(*lies)
+    store = bounded(inner, Deadlines(), 5.0, 5.0)
+    verdict = await selftest.at_start(store)
+    assert verdict.names == broken
+    assert verdict.lower(store.traits).conditional_put is not bool(broken)
+    assert [key for key in inner.objects if b"selftest" in key] == []
+    assert (b".asya/promises" in inner.objects) is not bool(broken)
+
+
+async def test_a_wrapper_claims_no_more_than_what_it_wraps() -> None:
+    assert not isinstance(bounded(HistoryStore(), Deadlines(), 5.0, 5.0), InParts)
+    assert isinstance(bounded(LyingInParts(), Deadlines(), 5.0, 5.0), InParts)
+
+
+async def test_what_the_quick_probes_find_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Quick(LyingInParts):
+        async def keeps_promises(self, key: bytes, passed: bytes, stale: str | None) -> bool:
+            await self.put(key, Body(passed), Change("q", ANY))
+            self.stale = stale
+            return True
+
+    store = Quick()
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    assert await selftest.at_start(store) == selftest.Verdict()
+    assert (store.asked, store.stale) == (["get", "put"], None)
+    version = store.objects[b".asya/promises"][1].version
+    assert await selftest.at_start(store) == selftest.Verdict()
+    assert store.asked == ["get", "put", "get"]
+    monkeypatch.setattr("time.time", lambda: selftest.DAY + 1000.0)
+    await selftest.at_start(store)
+    assert store.stale == version
+
+
 async def test_a_day_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     store = HistoryStore()
-    await selftest.probe(store)
+
+    async def asked() -> list[str]:
+        """Beyond the look at the record."""
+        store.asked.clear()
+        await selftest.at_start(store)
+        return store.asked[1:]
+
     monkeypatch.setattr("time.time", lambda: 1000.0)
-    assert await selftest.recorded(store) == selftest.Verdict(())
+    assert await asked() != []
+    assert await asked() == []
     monkeypatch.setattr("time.time", lambda: selftest.DAY + 1000.0)
-    assert await selftest.recorded(store) is None
+    assert await asked() != []
     data, stat = store.objects[b".asya/promises"]
-    store.objects[b".asya/promises"] = (data[:-1], stat)
     monkeypatch.setattr("time.time", lambda: 1000.0)
-    assert await selftest.recorded(store) is None
+    for other in (data[:-1], b"[]", b'{"verdict": "all promises kept"}', b""):
+        store.objects[b".asya/promises"] = (other, stat)
+        assert await asked() != []
+
+
+async def test_writes_of_one_key_may_be_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "PAUSE", 0.0)
+    store = HistoryStore()
+    store.script.extend([Busy("one a second"), None, None, Busy("one a second"), Busy("one a second")])
+    assert (await selftest.probe(store)).names == ()
+    store.script.extend([Busy("never")] * 10)
+    with pytest.raises(Busy):
+        await selftest.probe(store)
 
 
 class RacyStore(HistoryStore):
@@ -84,8 +187,55 @@ class RacyStore(HistoryStore):
 
 async def test_races_are_seen_by_the_races_alone() -> None:
     assert (await selftest.probe(RacyStore())).broken == ()
-    assert (await selftest.races(RacyStore())).broken == (selftest.CREATE_RACE, selftest.MATCH_RACE)
-    assert (await selftest.races(HistoryStore())).broken == ()
+    assert (await run_races(RacyStore())).names == (f"put {CREATE_RACE}", f"put {MATCH_RACE}")
+    honest = HistoryStore()
+    assert (await run_races(honest)).broken == ()
+    assert honest.objects == {}
+
+
+class RacyInParts(LyingInParts):
+    """Puts are atomic; a completion looks first and writes later."""
+
+    async def prepare(self, key: bytes, data: bytes) -> PreparedUpload:
+        return RacyUpload(self, key, data)
+
+
+class RacyUpload(PreparedUpload):
+    async def complete(self, when: Precondition) -> str:
+        try:
+            self._store._check(self._key, when)
+        finally:
+            await asyncio.sleep(0)
+        return await super().complete(ANY)
+
+
+async def test_completions_race_against_puts() -> None:
+    assert (await selftest.probe(RacyInParts())).broken == ()
+    assert (await run_races(RacyInParts())).names == (f"CompleteMultipartUpload {COMPLETION_RACE}",)
+    honest = LyingInParts()
+    assert (await run_races(honest)).broken == ()
+    assert honest.asked.count("abort") >= (RACERS // 2 - 1) * COMPLETION_ROUNDS
+    assert honest.objects == {}
+
+
+async def test_a_race_of_which_nobody_wins() -> None:
+    """Refused because of each other (409 of S3): that is allowed. All refused for another reason is not."""
+
+    class Shy(HistoryStore):
+        refusal: StoreError = Unavailable("another one is under way", ambiguous=False)
+
+        async def put(self, key: bytes, body: Body, change: Change) -> Stat:
+            if not change.when.any:
+                raise self.refusal
+            return await super().put(key, body, change)
+
+    store = Shy()
+    assert (await run_races(store)).broken == ()
+    store.refusal = Conflict("no")
+    assert len((await run_races(store)).broken) == 2
+    store.refusal = Unavailable("no answer")
+    with pytest.raises(Unavailable):
+        await run_races(store)
 
 
 async def test_cas_refuses_a_liar_by_name(start, caplog: pytest.LogCaptureFixture) -> None:  # type: ignore[no-untyped-def]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 import boto3
 import pytest
 
-from asya_proxy import selftest
+from asya_proxy import races, selftest
 from asya_proxy.errors import (
     BadRequest,
     Busy,
@@ -470,33 +471,112 @@ class TestLostAnswers:
 class TestPromises:
     """The self-test must see through this store what a server does not keep."""
 
-    async def test_a_server_that_keeps_all(self, versitygw: S3Server, connect: Open) -> None:
-        store = await connect(versitygw, f"test/{secrets.token_hex(6)}/")
-        assert (await selftest.probe(store)).broken == ()
-        assert [entry.key for entry in (await store.list(b"")).entries] == [b".asya/promises"]
-
-    async def test_a_server_that_completes_on_a_condition(self, place: Place, connect: Open) -> None:
+    async def test_a_server_that_keeps_all(self, place: Place, connect: Open) -> None:
         store = await connect(place.server, place.prefix)
-        await store.put(b"f", Body(b"there"), change())
-        assert await store.completion_is_conditional(b"f")
-        assert await content(await store.get(b"f")) == b"there"
+        for test in (selftest.at_start, selftest.probe, selftest.at_start):
+            assert (await test(store)).broken == ()
+            assert [entry.key for entry in (await store.list(b"")).entries] == [b".asya/promises"]
+        await store.close()
+        assert _uploads(place) == []
+
+    async def test_a_start_takes_eight_requests(self, fake: FakeS3, connect: Open) -> None:
+        store = await connect(fake)
+        fake.requests.clear()
+        assert (await selftest.at_start(store)).broken == ()
+        look, *probes = fake.requests
+        assert look == "GetObject"
+        assert probes == [
+            "CreateMultipartUpload",
+            "UploadPart",
+            *["CompleteMultipartUpload"] * 2,
+            *["PutObject"] * 2,
+            "DeleteObject",
+            "PutObject",
+        ]
+        fake.requests.clear()
+        assert (await selftest.at_start(store)).broken == ()
+        assert fake.requests == ["GetObject"]
+
+    async def test_a_day_later(self, fake: FakeS3, connect: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = await connect(fake)
+        await selftest.at_start(store)
+        before = fake.objects["p/.asya/promises"].etag
+        now = time.time() + selftest.DAY + 5
+        monkeypatch.setattr(selftest.time, "time", lambda: now)
+        fake.requests.clear()
+        assert (await selftest.at_start(store)).broken == ()
+        assert len(fake.requests) == 9
+        assert fake.objects["p/.asya/promises"].etag != before
+
+    async def test_many_start_at_once(self, place: Place, connect: Open) -> None:
+        """They come in each other's way on the one name; whoever does asks again on a name of its own."""
+        stores = [await connect(place.server, place.prefix) for _ in range(6)]
+        verdicts = await asyncio.gather(*(selftest.at_start(store) for store in stores))
+        assert verdicts == [selftest.Verdict()] * 6
+        assert (await selftest.at_start(stores[0])).broken == ()
+        assert [entry.key for entry in (await stores[0].list(b"")).entries] == [b".asya/promises"]
+
+    @pytest.mark.parametrize(
+        ("ignores", "broken"),
+        [
+            (["PutObject"], ["PutObject ignores If-None-Match"]),
+            (["CompleteMultipartUpload"], ["CompleteMultipartUpload ignores If-None-Match"]),
+            (["DeleteObject"], ["DeleteObject ignores If-Match"]),
+            (
+                ["CompleteMultipartUpload", "DeleteObject"],
+                ["CompleteMultipartUpload ignores If-None-Match", "DeleteObject ignores If-Match"],
+            ),
+        ],
+    )
+    async def test_a_server_that_ignores_conditions(self, connect: Open, ignores: list[str], broken: list[str]) -> None:
+        with FakeS3(ignores=frozenset(ignores)) as server:
+            store = await connect(server)
+            for _ in range(2):
+                assert list((await selftest.at_start(store)).names) == broken
+            await store.close()
+            assert [name for name in server.objects if "selftest" in name] == []
+            assert server.uploads == {}
 
     @pytest.mark.parametrize(
         ("operation", "broken"),
-        [("PutObject", selftest.PUT_CREATES_TWICE), ("DeleteObject", selftest.DELETE_IGNORES_MATCH)],
+        [
+            ("CompleteMultipartUpload", "CompleteMultipartUpload takes no conditions"),
+            ("DeleteObject", "DeleteObject takes no If-Match"),
+        ],
     )
-    async def test_a_server_that_ignores_conditions(self, connect: Open, operation: str, broken: str) -> None:
-        with FakeS3(ignores=frozenset({operation})) as server:
-            store = await connect(server)
-            assert (await selftest.probe(store)).broken == (broken,)
-            assert server.objects == {}
+    async def test_a_server_that_takes_no_conditions(
+        self, fake: FakeS3, connect: Open, operation: str, broken: str
+    ) -> None:
+        store = await connect(fake)
+        for _ in range(2):  # of the quick probes, of the careful ones
+            fake.fault(Fault(operation, answer=(501, "NotImplemented")))
+        assert (await selftest.at_start(store)).names == (broken,)
+        assert fake.uploads == {}
 
-    async def test_a_server_that_completes_regardless(self, connect: Open) -> None:
-        with FakeS3(ignores=frozenset({"CompleteMultipartUpload"})) as server:
-            store = await connect(server)
-            await store.put(b"f", Body(b"there"), change())
-            assert not await store.completion_is_conditional(b"f")
-            assert server.uploads == {}
+    @pytest.mark.parametrize("operation", ["PutObject", "CreateMultipartUpload", "UploadPart", "DeleteObject"])
+    async def test_what_may_not_be_done_is_said(self, fake: FakeS3, connect: Open, operation: str) -> None:
+        store = await connect(fake)
+        for _ in range(4):
+            fake.fault(Fault(operation, answer=(403, "AccessDenied")))
+        with pytest.raises(PermissionDenied, match="need s3:"):
+            await selftest.at_start(store)
+        assert fake.uploads == {}
+
+    async def test_races(self, place: Place, connect: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("CREATE_ROUNDS", "MATCH_ROUNDS", "COMPLETION_ROUNDS"):
+            monkeypatch.setattr(races, name, 5)
+        store = await connect(place.server, place.prefix)
+        assert (await races.run_races(store)).broken == ()
+        assert (await store.list(b"")).entries == []
+        await store.close()
+        assert _uploads(place) == []
+
+
+def _uploads(place: Place) -> list[Any]:
+    if isinstance(place.server, FakeS3):
+        return list(place.server.uploads)
+    found = place.raw().list_multipart_uploads(Bucket=place.server.bucket, Prefix=place.prefix)
+    return list(found.get("Uploads", ()))
 
 
 class TestReading:

@@ -6,6 +6,7 @@ from asya_proxy import selftest
 from asya_proxy.deadlines import Deadlines
 from asya_proxy.errors import StoreError
 from asya_proxy.mount import open_store
+from asya_proxy.races import run_races
 from asya_proxy.settings import MountSettings, Settings
 
 
@@ -25,14 +26,14 @@ async def _check(mount: MountSettings, deadlines: Deadlines, *, races: bool) -> 
         await store.ping()
         verdict = await selftest.probe(store)
         if races and not verdict.fatal:
-            verdict = selftest.Verdict(verdict.broken + (await selftest.races(store)).broken)
+            verdict = selftest.Verdict(verdict.broken + (await run_races(store)).broken)
     except StoreError as error:
         print(f"{place}: FAILED: {error}")
         return False
     finally:
         if store is not None:
             await store.close()
-    for name in verdict.broken:
+    for name in verdict.names:
         print(f"{place}: broken promise: {name}")
     bad = mount.cas and bool(verdict.fatal)
     tested = "promises and races" if races else "promises"

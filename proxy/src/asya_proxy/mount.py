@@ -20,7 +20,7 @@ from asya_proxy.settings import MountSettings
 from asya_proxy.sockets import MountSocket
 from asya_proxy.stores.base import Store, Traits
 from asya_proxy.stores.registry import make_store
-from asya_proxy.stores.wrappers import BoundedStore, Immediate
+from asya_proxy.stores.wrappers import Immediate, bounded
 
 log = logging.getLogger("asya_proxy.mount")
 
@@ -41,20 +41,20 @@ def open_store(mount: MountSettings, deadlines: Deadlines) -> Store:
     store = make_store(mount.backend, mount.store_config())
     if isinstance(store, Immediate):
         return store
-    return BoundedStore(store, deadlines, mount.env.attempt_timeout, mount.env.commit_timeout)
+    return bounded(store, deadlines, mount.env.attempt_timeout, mount.env.commit_timeout)
 
 
 async def verify(store: Store, mount: MountSettings) -> Traits:
     """The traits that hold, promises tested. Raises BrokenPromise in CAS, and what the store raises."""
     if mount.read_only or not mount.env.self_test:
         return store.traits
-    verdict = await selftest.recorded(store) or await selftest.probe(store)
+    verdict = await selftest.at_start(store)
     if mount.cas and verdict.fatal:
         raise selftest.BrokenPromise(verdict.fatal)
     if verdict.broken:
         log.warning(
             "the backend keeps less than it promises",
-            extra={"mount": mount.name, "backend": mount.backend, "cause": "; ".join(verdict.broken)},
+            extra={"mount": mount.name, "backend": mount.backend, "cause": "; ".join(verdict.names)},
         )
     return verdict.lower(store.traits)
 

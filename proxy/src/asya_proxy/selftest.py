@@ -1,7 +1,8 @@
-"""Whether a backend keeps what it promises: probes one after the other at start, races on demand.
+"""Whether a backend keeps what it promises: probes, one after the other.
 
 Some servers accept a condition and ignore it. What CAS then lacks is refused by name; in LWW the traits are
-lowered, so that create-only, append and no-replace rename raise instead of lying.
+lowered, so that create-only, append and no-replace rename raise instead of lying. What only shows when many
+write at once is `asya_proxy.races`.
 """
 
 from __future__ import annotations
@@ -10,143 +11,197 @@ import asyncio
 import json
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from asya_contract.names import RESERVED_SEGMENT
 from asya_contract.wire import PROTOCOL
-from asya_proxy.errors import Conflict, Exists, StoreError, Unavailable, Unsupported
-from asya_proxy.stores.base import ABSENT, ANY, Body, Change, Precondition, Store, Traits, match
+from asya_proxy.errors import Busy, Conflict, Exists, KeyNotFound, StoreError, Unsupported
+from asya_proxy.stores.base import ABSENT, ANY, Body, Change, Precondition, Reading, Store, Traits, match
+from asya_proxy.stores.capabilities import InParts, Operations
 
 DAY = 86_400.0
-RACERS = 16
-CREATE_ROUNDS = 20
-MATCH_ROUNDS = 40
+PATIENCE = 5
+"""How often a write is repeated that came too soon after another one of its key."""
+PAUSE = 1.1
+"""Seconds before that; backends that limit writes of one key allow one a second."""
+
+IGNORES_ABSENT = "ignores If-None-Match"
+LACKS_ABSENT = "takes no If-None-Match"
+IGNORES_MATCH = "ignores If-Match"
+REFUSES_CURRENT = "refuses a current If-Match"
+LACKS_MATCH = "takes no If-Match"
+LACKS_BOTH = "takes no conditions"
 
 _ROOT = RESERVED_SEGMENT.encode()
 _RECORD = _ROOT + b"/promises"
+_T = TypeVar("_T")
 
-PUT_CREATES_TWICE = "put ignores If-None-Match"
-PUT_REFUSES_CURRENT = "put refuses a current If-Match"
-PUT_IGNORES_MATCH = "put ignores If-Match"
-DELETE_IGNORES_MATCH = "delete ignores If-Match"
-DELETE_LACKS_MATCH = "delete takes no If-Match"
-CREATE_RACE = "racing creates have more than one winner"
-MATCH_RACE = "racing writes over one version have more than one winner"
 
-_OF_PUT = frozenset({PUT_CREATES_TWICE, PUT_REFUSES_CURRENT, PUT_IGNORES_MATCH, CREATE_RACE, MATCH_RACE})
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A promise that is not kept: what an operation does, and the trait that is then missing."""
+
+    operation: str
+    fault: str
+    trait: str = "conditional_put"
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.fault}"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Broken promises by name."""
+    """Broken promises."""
 
-    broken: tuple[str, ...]
+    broken: tuple[Broken, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(str(broken) for broken in self.broken)
 
     @property
     def fatal(self) -> tuple[str, ...]:
         """Those without which there is no CAS. A missing conditional delete only makes deletes raise."""
-        return tuple(name for name in self.broken if name in _OF_PUT)
+        return tuple(str(broken) for broken in self.broken if broken.trait == "conditional_put")
 
     def lower(self, traits: Traits) -> Traits:
         """What may still be claimed."""
-        if self.fatal:
-            traits = replace(traits, conditional_put=False)
-        if {DELETE_IGNORES_MATCH, DELETE_LACKS_MATCH} & set(self.broken):
-            traits = replace(traits, conditional_delete=False)
-        return traits
+        lost: dict[str, bool] = {broken.trait: False for broken in self.broken}
+        return replace(traits, **lost)
 
 
-async def recorded(store: Store) -> Verdict | None:
-    """The verdict of the last day, where all was well. One request."""
-    reading = await store.get(_RECORD)
-    if reading is None or time.time() - reading.stat.mtime_ns / 1e9 > DAY:
-        return None
-    try:
-        data = reading.data if reading.data is not None else await Body(stream=reading.stream).read()
-        record = json.loads(data)
-        return Verdict(()) if record == _passed() else None
-    except ValueError:
-        return None
-
-
-async def probe(store: Store) -> Verdict:
-    """Ask for what must be refused, on a fresh key. At most 7 requests, the record of success included.
+async def at_start(store: Store) -> Verdict:
+    """The verdict of the last day, where all was well, else that of the probes, the quick ones first.
 
     Raises what a probe raised for other reasons: no permission, no answer.
     """
-    key = _ROOT + b"/selftest/" + secrets.token_hex(12).encode()
-    broken: list[str] = []
-    first = await store.put(key, Body(b"one"), _change(ABSENT))
-    if await _accepted(store, key, b"two", ABSENT):
-        broken.append(PUT_CREATES_TWICE)
-    elif not await _accepted(store, key, b"three", match(first.version)):
-        broken.append(PUT_REFUSES_CURRENT)
-    if broken:
-        # `first` is no stale version to go on with.
-        await store.delete(key, _change(ANY))
-        return Verdict(tuple(broken))
-    if await _accepted(store, key, b"four", match(first.version)):
-        broken.append(PUT_IGNORES_MATCH)
-    deleted = False
+    reading = await store.get(_RECORD)
+    if reading is not None and await _holds(reading):
+        return Verdict()
+    stale = None if reading is None else reading.stat.version
+    if isinstance(store, InParts) and await store.keeps_promises(_RECORD, _passed(), stale):
+        return Verdict()
+    return await probe(store)
+
+
+async def _holds(reading: Reading) -> bool:
+    data = reading.data if reading.data is not None else await Body(stream=reading.stream).read()
+    if time.time() - reading.stat.mtime_ns / 1e9 > DAY:
+        return False
     try:
-        await store.delete(key, _change(match(first.version)))
-        deleted = True
-        broken.append(DELETE_IGNORES_MATCH)
-    except Conflict:
-        pass
+        found = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.items() >= _VERDICT.items()
+
+
+async def probe(store: Store) -> Verdict:
+    """Ask for what must be refused, on a fresh key, and leave a record of success. At most seven calls of the store,
+    and five more of one that writes large content by an operation of its own.
+
+    Raises what a probe raised for other reasons: no permission, no answer.
+    """
+    key = fresh()
+    names = store.operations if isinstance(store, InParts) else Operations()
+    try:
+        first = await _soon(lambda: store.put(key, Body(b"one"), _change(ABSENT)))
     except Unsupported:
-        broken.append(DELETE_LACKS_MATCH)
-    if not deleted:
-        await store.delete(key, _change(ANY))
+        return Verdict((Broken(names.put, LACKS_ABSENT),))
+    broken = await _probe_put(store, names.put, key, first.version)
     if not broken:
-        await store.put(_RECORD, Body(json.dumps(_passed()).encode()), _change(ANY))
+        # Else `first` is no stale version to go on with.
+        if isinstance(store, InParts):
+            broken += await _probe_completion(store, key, first.version)
+        broken += await _probe_delete(store, names.delete, key, first.version)
+    await remove(store, key)
+    if not broken:
+        await _soon(lambda: store.put(_RECORD, Body(_passed()), _change(ANY)))
     return Verdict(tuple(broken))
 
 
-async def races(store: Store) -> Verdict:
-    """What no serial probe can see: `RACERS` at once, exactly one may win each round."""
-    broken: list[str] = []
-    for _ in range(CREATE_ROUNDS):
-        key = _ROOT + b"/selftest/" + secrets.token_hex(12).encode()
-        if await _winners(store, key, ABSENT) != 1:
-            broken.append(CREATE_RACE)
-            break
-    key = _ROOT + b"/selftest/" + secrets.token_hex(12).encode()
-    current = await store.put(key, Body(b"0"), _change(ABSENT))
-    for _ in range(MATCH_ROUNDS):
-        if await _winners(store, key, match(current.version), remove=False) != 1:
-            broken.append(MATCH_RACE)
-            break
-        stat = await store.head(key)
-        if stat is None:
-            raise Unavailable("the file of the races is gone; do not run two of them on one prefix")
-        current = stat
-    await store.delete(key, _change(ANY))
-    return Verdict(tuple(broken))
-
-
-async def _winners(store: Store, key: bytes, when: Precondition, *, remove: bool = True) -> int:
-    racers = (_accepted(store, key, b"racer %d" % number, when) for number in range(RACERS))
-    won = await asyncio.gather(*racers)
-    if remove:
-        await store.delete(key, _change(ANY))
-    return sum(won)
-
-
-async def _accepted(store: Store, key: bytes, data: bytes, when: Precondition) -> bool:
+async def _probe_put(store: Store, name: str, key: bytes, version: str) -> list[Broken]:
     try:
-        await store.put(key, Body(data), _change(when))
+        if await accepted(put(store, key, b"two", ABSENT)):
+            return [Broken(name, IGNORES_ABSENT)]
+        if not await accepted(put(store, key, b"three", match(version))):
+            return [Broken(name, REFUSES_CURRENT)]
+        if await accepted(put(store, key, b"four", match(version))):
+            return [Broken(name, IGNORES_MATCH)]
+    except Unsupported:
+        return [Broken(name, LACKS_MATCH)]
+    return []
+
+
+async def _probe_completion(store: InParts, key: bytes, stale: str) -> list[Broken]:
+    name = store.operations.complete
+    upload = await store.prepare(key, b"in parts")
+    try:
+        if await accepted(upload.complete(ABSENT)):
+            return [Broken(name, IGNORES_ABSENT)]
+        if await accepted(upload.complete(match(stale))):
+            return [Broken(name, IGNORES_MATCH)]
+    except Unsupported:
+        await upload.abort()
+        return [Broken(name, LACKS_BOTH)]
+    await upload.abort()
+    return []
+
+
+async def _probe_delete(store: Store, name: str, key: bytes, stale: str) -> list[Broken]:
+    try:
+        await store.delete(key, _change(match(stale)))
+    except Conflict:
+        return []
+    except Unsupported:
+        return [Broken(name, LACKS_MATCH, "conditional_delete")]
+    return [Broken(name, IGNORES_MATCH, "conditional_delete")]
+
+
+async def accepted(work: Awaitable[object]) -> bool:
+    try:
+        await work
     except (Conflict, Exists):
         return False
     return True
+
+
+async def put(store: Store, key: bytes, data: bytes, when: Precondition) -> str:
+    return (await _soon(lambda: store.put(key, Body(data), _change(when)))).version
+
+
+async def _soon(work: Callable[[], Awaitable[_T]]) -> _T:
+    """`work`, again where the backend limits how often one key is written."""
+    for _ in range(PATIENCE):
+        try:
+            return await work()
+        except Busy:
+            await asyncio.sleep(PAUSE)
+    return await work()
+
+
+async def remove(store: Store, key: bytes) -> None:
+    try:
+        await _soon(lambda: store.delete(key, _change(ANY)))
+    except KeyNotFound:  # by a delete that should have been refused
+        pass
+
+
+def fresh() -> bytes:
+    return _ROOT + b"/selftest/" + secrets.token_hex(12).encode()
 
 
 def _change(when: Precondition) -> Change:
     return Change(secrets.token_urlsafe(16), when)
 
 
-def _passed() -> dict[str, str]:
-    return {"protocol": PROTOCOL, "verdict": "all promises kept"}
+_VERDICT = {"protocol": PROTOCOL, "verdict": "all promises kept"}
+
+
+def _passed() -> bytes:
+    """A record of success, like no other."""
+    return json.dumps({**_VERDICT, "test": secrets.token_hex(8)}).encode()
 
 
 class BrokenPromise(StoreError):

@@ -17,10 +17,9 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from asya_proxy.errors import Conflict, Exists, KeyNotFound, PermissionDenied, RangeInvalid, TooLarge, Unavailable
+from asya_proxy.errors import Conflict, KeyNotFound, PermissionDenied, RangeInvalid, TooLarge, Unavailable
 from asya_proxy.stores import history, object_keys, s3_client, s3_promises
 from asya_proxy.stores.base import (
-    ABSENT,
     CHUNK,
     BaseStore,
     Body,
@@ -36,7 +35,7 @@ from asya_proxy.stores.base import (
 )
 from asya_proxy.stores.s3_calls import S3Calls, conditions, header, quoted, unquoted
 from asya_proxy.stores.s3_multipart import MAX_SIZE, PART, Multipart, Origin, SourceMoved, part_size
-from asya_proxy.stores.spool import Part, chained, parts
+from asya_proxy.stores.spool import chained, parts
 from asya_proxy.stores.threads import PieceStream
 
 _PAGE = 1000

@@ -8,6 +8,7 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 from asya_proxy.deadlines import Deadlines, Guard
 from asya_proxy.errors import StoreError, Timeout, Unavailable
 from asya_proxy.stores.base import Appended, BaseStore, Body, Change, Page, Precondition, Reading, Stat, Store
+from asya_proxy.stores.capabilities import InParts, Prepared
 
 _T = TypeVar("_T")
 
@@ -127,6 +128,46 @@ class BoundedStore(BaseStore):
 
     async def set_attrs(self, key: bytes, attrs: Mapping[str, str], change: Change) -> Stat:
         return await self._bounded(self._store.set_attrs(key, attrs, change), self._attempt)
+
+
+class BoundedInParts(BoundedStore):
+    """The same of a store that writes large content by another operation than small."""
+
+    def __init__(self, store: Store, deadlines: Deadlines, attempt: float, commit: float) -> None:
+        super().__init__(store, deadlines, attempt, commit)
+        assert isinstance(store, InParts)
+        self._in_parts = store
+        self.operations = store.operations
+
+    async def prepare(self, key: bytes, data: bytes) -> Prepared:
+        return _BoundedUpload(self, await self._bounded(self._in_parts.prepare(key, data), self._attempt))
+
+    async def keeps_promises(self, key: bytes, passed: bytes, stale: str | None) -> bool:
+        return await self._bounded(self._in_parts.keeps_promises(key, passed, stale), self._commit)
+
+    async def finish(self, upload: Prepared, when: Precondition) -> str:
+        return await self._bounded(upload.complete(when), self._commit)
+
+    async def give_up(self, upload: Prepared) -> None:
+        await self._bounded(upload.abort(), self._attempt, change=False)
+
+
+def bounded(store: Store, deadlines: Deadlines, attempt: float, commit: float) -> BoundedStore:
+    """`store` with bounds, and with what it has beyond `Store`."""
+    kind = BoundedInParts if isinstance(store, InParts) else BoundedStore
+    return kind(store, deadlines, attempt, commit)
+
+
+class _BoundedUpload:
+    def __init__(self, store: BoundedInParts, upload: Prepared) -> None:
+        self._store = store
+        self._upload = upload
+
+    async def complete(self, when: Precondition) -> str:
+        return await self._store.finish(self._upload, when)
+
+    async def abort(self) -> None:
+        await self._store.give_up(self._upload)
 
 
 class _BoundedStream:

@@ -88,6 +88,8 @@ def _mtime(head: Head) -> int:
 
 def version_of(response: Response, name: bytes = b"etag") -> str:
     """The version in an answer's ETag, or in another header (given in lower case)."""
+    if response.etag and name == b"etag":
+        return response.etag.decode("latin-1")
     return _version(response.head, name)
 
 

@@ -24,6 +24,7 @@ _WAITALL = getattr(_socket, "MSG_WAITALL", 0)
 _MAX_HEAD = 64 * 1024
 _RECEIVE = 64 * 1024
 _SEND = 256 * 1024
+_ETAG = b'\r\nETag: "'
 _LONG = 8 if sys.maxsize > 2**32 else 4
 """Bytes of a C `long`."""
 
@@ -62,13 +63,15 @@ class Response:
     `repeated`: it answers a change that an earlier attempt, whose answer was lost, may have done already.
     """
 
-    __slots__ = ("body", "head", "repeated", "status")
+    __slots__ = ("body", "etag", "head", "repeated", "status")
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: Head, etag: bytes = b"") -> None:
         self.head = head
         self.status = head.status
         self.body = b""
         self.repeated = False
+        self.etag = etag
+        """The version, where it was taken out of `head`."""
 
     def header(self, name: bytes) -> bytes:
         """The value of header `name` (given in lower case), b"" where it is not there."""
@@ -163,13 +166,19 @@ class Connection:
                 end = data.find(b"\r\n\r\n")
             if not data.startswith(b"HTTP/1."):
                 raise ValueError(f"not an HTTP answer: {data[:40]!r}")
-            head = _head(data[: end + 2])
+            text, etag = data[: end + 2], b""
+            at = text.find(_ETAG) if text[9:12] == b"204" else -1
+            if at > 0:
+                # One answer to a write differs from the next by its version alone: without it, it is known.
+                quote = text.find(b'"', at + len(_ETAG))
+                etag, text = text[at + len(_ETAG) : quote], text[:at] + text[quote + 1 :]
+            head = _head(text)
             status = head.status
             if status >= 200:
                 break
             if len(data) != end + 4:
                 raise ValueError("bytes after an interim answer")
-        response = Response(head)
+        response = Response(head, etag)
         keep = head.keep
         start = end + 4
         if bodyless or status == 204 or status == 304:

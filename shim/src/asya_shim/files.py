@@ -39,23 +39,28 @@ class RawFile(io.RawIOBase):
     """Every open handle of the process that can write, oldest first."""
 
     # Below an `io` class plain attributes lie in a dictionary made for each object; slots save half a microsecond.
+    # `closed` too: the property of `io` looks into that dictionary, at each call.
     __slots__ = (
-        "_abandoned",
         "_appends",
-        "_created",
         "_fd",
         "_outer",
         "_position",
         "_reads",
         "_shy",
-        "_warned",
         "_writes",
+        "closed",
         "mode",
         "name",
         "node",
         "scope",
-        "shared_descriptors",
     )
+
+    # What most handles never change.
+    shared_descriptors = 0
+    """Duplicates of its descriptor that are open."""
+    _abandoned = False
+    _created: Optional[str] = None
+    _warned = False
 
     def __init__(
         self,
@@ -68,28 +73,26 @@ class RawFile(io.RawIOBase):
         appends: bool = False,
         creates: bool = False,
     ) -> None:
+        self.closed = False  # type: ignore[misc]
         self.node = node
         scope = self.scope = node.scope
         self.name: Any = name
         self.mode = mode
-        self.shared_descriptors = 0
-        """Duplicates of its descriptor that are open."""
         self._reads = reads
         self._writes = writes
         self._appends = appends
-        self._created = node.version if creates else None
         self._position = 0
         self._fd = -1
-        self._abandoned = False
-        self._warned = False
         self._shy = False
-        self._outer: weakref.ref[Any] = ref(self)
-        node.attach(self, writes)
-        scope.files[id(self)] = self._outer
+        identity = id(self)
+        reference = scope.files[identity] = self._outer = ref(self)
+        node.attach(identity, writes)
         if writes:
-            RawFile.all_writers[id(self)] = self._outer
-        if appends:
-            self._position = len(node)
+            RawFile.all_writers[identity] = reference
+            if creates:
+                self._created = node.version
+            if appends:
+                self._position = len(node)
 
     # What it can do
 
@@ -187,7 +190,8 @@ class RawFile(io.RawIOBase):
             self._check()
         if not self._writes:
             raise io.UnsupportedOperation("File not open for writing")
-        view = memoryview(data).cast("B")
+        # A buffer above hands down a view of bytes.
+        view = data if type(data) is memoryview and data.format == "B" else memoryview(data).cast("B")
         node = self.node
         if self._abandoned:
             return len(view)
@@ -329,7 +333,10 @@ class RawFile(io.RawIOBase):
             return
         node = self.node
         if not self._writes and self._fd < 0:
-            self._let_go(node)
+            self.closed = True  # type: ignore[misc]
+            identity = id(self)
+            node.detach(identity)
+            self.scope.files.pop(identity, None)
             return
         try:
             if self._writes and not self._abandoned and not node.disowned:
@@ -347,19 +354,16 @@ class RawFile(io.RawIOBase):
 
             lose(self.scope, error)
         finally:
-            self._let_go(node)
-            if self._writes:
-                RawFile.all_writers.pop(id(self), None)
+            self.closed = True  # type: ignore[misc]
+            identity = id(self)
+            node.detach(identity)
+            self.scope.files.pop(identity, None)
+            RawFile.all_writers.pop(identity, None)
             if self._fd >= 0:
                 from asya_shim.descriptors import withdraw
 
                 fd, self._fd = self._fd, -1
                 withdraw(fd)
-
-    def _let_go(self, node: Node) -> None:
-        io.RawIOBase.close(self)
-        node.detach(self)
-        self.scope.files.pop(id(self), None)
 
     def __exit__(
         self,

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from typing import AbstractSet, Optional, Union
 
     from asya_shim.content import Content
-    from asya_shim.files import RawFile
 
 max_file_size = 64 * 2**20
 """Bytes of one file held in this process (ASYA_STATE_MAX_FILE_SIZE)."""
@@ -75,22 +74,22 @@ class Node:
         """Whether calls of the same scope have to look here and not into the store."""
         return bool(self.rewritten or self.missing or self.tail or self.tail_at is not None or self.exposed)
 
-    def attach(self, file: RawFile, writes: bool) -> None:
-        """`file` is a handle of this node from now on."""
+    def attach(self, file: int, writes: bool) -> None:
+        """`file`, by identity, is a handle of this node from now on."""
         with self.lock:
             self.handles += 1
             if writes:
-                self.writers |= {id(file)}
+                self.writers = self.writers | {file} if self.writers else {file}
             if not self.unlinked:
                 self.scope.nodes[self.place.id] = self
 
-    def detach(self, file: RawFile) -> None:
+    def detach(self, file: int) -> None:
         """`file` is closed."""
         with self.lock:
             self.handles -= 1
             if self.writers:
-                self.writers -= {id(file)}
-                if not self.writers:
+                self.writers = self.writers - {file}
+                if not self.writers and self.exposed:
                     self.exposed = False
             if not self.handles:
                 nodes = self.scope.nodes
@@ -179,7 +178,8 @@ class Node:
         `sequential`: a handle that cannot read, so what it writes may leave this process ahead.
         """
         with self.lock:
-            self.refuse_dead()
+            if self.dead is not None:
+                self.refuse_dead()
             end = start + len(data)
             if self._ahead is not None or (sequential and end > AHEAD_FROM):
                 written = self._write_ahead(start, data, sequential)
@@ -192,9 +192,12 @@ class Node:
                 content.write(start, data)
             else:
                 size = len(content)
-                if start > size:
-                    content.extend(bytes(start - size))
-                content[start:end] = data
+                if start == size:
+                    content += data
+                else:
+                    if start > size:
+                        content.extend(bytes(start - size))
+                    content[start:end] = data
             self._changed()
             return len(data)
 
@@ -292,7 +295,8 @@ class Node:
 
     def _changed(self) -> None:
         self.rewritten = True
-        self.tail_at = None
+        if self.tail_at is not None:
+            self.tail_at = None
         self._touch()
 
     def _touch(self) -> None:
@@ -363,7 +367,7 @@ class Node:
     def _notice(self) -> None:
         """See what descriptors have done."""
         content = self.content
-        if not self.exposed or self.rewritten or not isinstance(content, MemFd):
+        if self.rewritten or not isinstance(content, MemFd):
             return
         if self.hollow:
             # Only O_APPEND descriptors are out, and the kernel lets those write at the end only.
@@ -386,8 +390,10 @@ class Node:
         with self.lock:
             if self.unlinked or self.disowned:
                 return
-            self.refuse_dead()
-            self._notice()
+            if self.dead is not None:
+                self.refuse_dead()
+            if self.exposed:
+                self._notice()
             try:
                 if self.rewritten:
                     self._put()
@@ -446,10 +452,14 @@ class Node:
 
     def _stored(self, size: int) -> None:
         self.stored_size = size
-        self.tail = b""
-        self.tail_at = None
         self.rewritten = False
-        self.missing = False
+        # Seldom set: no need to give each node an attribute of its own.
+        if self.tail:
+            self.tail = b""
+        if self.tail_at is not None:
+            self.tail_at = None
+        if self.missing:
+            self.missing = False
 
     def abandon(self) -> None:
         """Drop what is not stored, if nobody else is writing."""

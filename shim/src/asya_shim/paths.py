@@ -73,6 +73,9 @@ cwd: Optional[str] = None
 directories: Dict[int, Place] = {}
 """Open descriptors of state directories, for `dir_fd`."""
 _listeners: List[Callable[[str], None]] = []
+_places: Dict[str, Place] = {}
+"""The places of paths that were opened or asked for before."""
+_KEPT = 1024
 
 
 def on_needle(listener: Callable[[str], None]) -> None:
@@ -84,6 +87,7 @@ def on_needle(listener: Callable[[str], None]) -> None:
 def set_mounts(new: List[MountPoint]) -> None:
     """Replace the mounts."""
     mounts[:] = new
+    _places.clear()
     _sharpen()
 
 
@@ -126,6 +130,9 @@ def locate(path: Any, dir_fd: Optional[int] = None) -> Optional[Place]:
     """
     kind = type(path)
     if kind is str:
+        place = _places.get(path)
+        if place is not None:
+            return place
         text = path
     elif kind is bytes:
         text = os.fsdecode(path)
@@ -145,12 +152,19 @@ def locate(path: Any, dir_fd: Optional[int] = None) -> Optional[Place]:
         return _resolve(base.path + "/" + text, path)
     if needle not in text or not text:
         return None
-    if len(mounts) == 1 and "/." not in text and "//" not in text:
+    if len(mounts) == 1 and text[0] == "/" and "/." not in text and "//" not in text:
         mount = mounts[0]
-        if text.startswith(mount.under) and text[-1] != "/":
+        if not text.startswith(mount.under):
+            return None if text != mount.root else _resolve(text, path)
+        if text[-1] != "/":
             if "\0" in text:
                 raise ValueError("embedded null byte")
-            return Place(mount, text[len(mount.under) :].encode(_ENCODING, _ERRORS), path)
+            place = Place(mount, text[len(mount.under) :].encode(_ENCODING, _ERRORS), path)
+            if kind is str:
+                if len(_places) >= _KEPT:
+                    _places.clear()
+                _places[text] = place
+            return place
     return _resolve(text, path)
 
 

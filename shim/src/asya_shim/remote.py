@@ -66,6 +66,12 @@ def _target(key: bytes) -> bytes:
 
 
 @lru_cache(1024)
+def _write_head(key: bytes) -> bytes:
+    """Up to the write id."""
+    return b"PUT /keys/" + encode_key(key).encode("ascii") + _TAIL + _WRITE_ID
+
+
+@lru_cache(1024)
 def _stat_head(key: bytes) -> bytes:
     return b"HEAD /keys/" + encode_key(key).encode("ascii") + _READ_TAIL
 
@@ -128,7 +134,10 @@ class Remote:
 
     def stat(self, key: bytes) -> Optional[Info]:
         """What is at `key`; None only when the proxy says that nothing is."""
-        response = self._call(key, _stat_head(key), bodyless=True)
+        try:
+            response = self._client.request(_stat_head(key), bodyless=True)
+        except (Unanswered, WrongPeer) as failure:
+            self._unavailable(failure, key)
         if response.status == 200:
             return info(response.head)
         by_status = _BY_STATUS.get(response.status, "") if response.header(_PROTOCOL_NAME) else ""
@@ -147,7 +156,10 @@ class Remote:
         head = _read_head(key, start, end)
         if version is not None:
             head += b"If-Match: " + _quoted(version)
-        response = self._call(key, head + b"\r\n")
+        try:
+            response = self._client.request(head + b"\r\n")
+        except (Unanswered, WrongPeer) as failure:
+            self._unavailable(failure, key)
         if response.status == 206:
             found, mtime_ns, total = facts(response.head)
             return Content(response.body, found, total, mtime_ns)
@@ -176,15 +188,16 @@ class Remote:
         Raises StateConflictError, FileExistsError (`if_absent`).
         """
         data = flat(data)
-        head = b"PUT /keys/%b%b%b%b%b\r\nContent-Length: %d\r\n\r\n" % (
-            _target(key),
-            _TAIL,
-            _condition(if_version, if_absent),
-            _WRITE_ID,
+        head = b"%b%b\r\n%bContent-Length: %d\r\n\r\n" % (
+            _write_head(key),
             (write_id or new_write_id()).encode("ascii"),
+            _condition(if_version, if_absent),
             len(data),
         )
-        response = self._call(key, head, data, change=True)
+        try:
+            response = self._client.request(head, data, change=True)
+        except (Unanswered, WrongPeer) as error:
+            self._unavailable(error, key)
         if response.status // 100 == 2:
             return version_of(response)
         raise self._error(response, key)[1]

@@ -70,8 +70,9 @@ class Ledger:
 
     def wrote(self, name: FileId, version: Optional[str]) -> None:
         """A change of our own made it `version`, or (None) removed it."""
-        self._failed.discard(name)
-        self._set(name, Token(version, SEEN, own=True))
+        if self._failed:
+            self._failed.discard(name)
+        self._set(name, Token(version, SEEN, True))
         if self._inherited is not None and name in self._inherited._tokens:
             self._inherited.wrote(name, version)
 
@@ -115,10 +116,11 @@ class Ledger:
             del self._tokens[name]
 
     def _set(self, name: FileId, token: Token) -> None:
-        if len(self._tokens) >= _LIMIT and name not in self._tokens:
+        tokens = self._tokens
+        if len(tokens) >= _LIMIT and name not in tokens:
             # A long-lived process without turns: the oldest knowledge goes first.
-            del self._tokens[next(iter(self._tokens))]
-        self._tokens[name] = token
+            del tokens[next(iter(tokens))]
+        tokens[name] = token
 
 
 class ProcessLedger(Ledger):

@@ -3,10 +3,7 @@
 The API server is a real one, the faults are made by a front before it.
 """
 
-import contextlib
-
 import pytest
-from kopf._cogs.clients.watching import WatchingError
 
 from asya_operator import operate
 from support.actors import actor
@@ -87,18 +84,6 @@ async def test_a_watch_that_is_too_old_begins_anew(cluster, front):
         cluster.create("asyncactors", actor())
         await eventually(lambda: cluster.get("services"))
         assert operator.alive
-
-
-async def test_what_no_watch_survives_ends_the_process(cluster, front):
-    """So that the kubelet starts it anew; it never stands there deaf."""
-    broken = {"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "an error nobody knows"}}
-    async with contextlib.AsyncExitStack() as process:
-        operator = await process.enter_async_context(running(cluster, kubeconfig=front.kubeconfig))
-        await eventually(lambda: front.seen["watches"] > len(operate.CHILDREN))
-        front.end_watches(broken)
-        await eventually(operator.ended.is_set)
-        with pytest.raises(WatchingError, match="an error nobody knows"):
-            await process.pop_all().aclose()
 
 
 async def test_a_watch_that_goes_deaf_is_opened_again(cluster, front, monkeypatch):

@@ -125,7 +125,7 @@ CASES = {
     ),
     "quota": (
         sick(events=[event("FailedCreate", "exceeded quota: q")]),
-        "Degraded", "True", "PodsNotCreated", "exceeded quota",
+        "Degraded", "True", "QuotaExceeded", "exceeded quota: q; raise the ResourceQuota",
     ),
     "bucket": (
         sick(pods=[pod(init=[crashed("asya-state-proxy", "bucket asya-actor-state does not exist")])]),

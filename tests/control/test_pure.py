@@ -14,6 +14,7 @@ PURE = (
     "identity",
     "inject",
     "merge",
+    "refusals",
     "render",
     "settings",
     "state",

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asya_contract.names import ACTOR_LABEL, PROXY_CONTAINER, RUNTIME_CONTAINER
+from asya_operator import refusals
 from asya_operator.api import AsyncActor
 
 Status = dict[str, Any]
@@ -214,7 +215,7 @@ def _from_event(actor: AsyncActor, event: Mapping[str, Any]) -> Trouble | None:
     if "denied" in text and "asya state:" in text:
         return Trouble("PodRefused", text, True)
     if event.get("reason") == "FailedCreate":
-        return Trouble("PodsNotCreated", text, False)
+        return Trouble(*refusals.explain(text, "PodsNotCreated", "see the events of its ReplicaSet"), False)
     return None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from asya_contract.names import ACTOR_LABEL, INSTALL_CONTAINER, RUNTIME_CONTAINER
-from asya_operator import purge
+from asya_operator import purge, refusals
 from asya_operator.api import AsyncActor, ManifestError, parse_actor
 from asya_operator.conditions import Observed, conditions, when
 from asya_operator.desired import Manifest, desired
@@ -54,6 +54,11 @@ class Fault(Exception):
     message: str
 
 
+def _refused(error: KubeError) -> Fault:
+    found = refusals.explain(str(error), "ApplyFailed", "correct the field that it names")
+    return Fault(found.reason, f"the API server refuses: {found.message}")
+
+
 def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
@@ -75,6 +80,8 @@ class Reconciler:
         self._wake = wake
         self._rollout = Rollout(settings.max_actors_rolling)
         self._may_read_secrets = True
+        # Purges the API server refuses: how often, by actor.
+        self._purges_refused: dict[Key, int] = {}
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         """One pass. Seconds until it should be looked at again without an event, or None.
@@ -86,6 +93,7 @@ class Reconciler:
         body = await self._kube.get("AsyncActor", namespace, name)
         if body is None:
             self._rollout.forget(key)
+            self._purges_refused.pop(key, None)
             return None
         try:
             actor = parse_actor(body)
@@ -94,8 +102,7 @@ class Reconciler:
             return None
         if body["metadata"].get("deletionTimestamp"):
             self._rollout.forget(key)
-            return await self._end(actor, body)
-        await self._hold_finalizer(actor, body)
+            return await self._end(actor, body, key)
         return await self._pass(actor, body, key)
 
     async def _pass(self, actor: AsyncActor, body: Object, key: Key) -> float | None:
@@ -104,6 +111,7 @@ class Reconciler:
         fault: Fault | None = None
         scaled: str | None = None
         try:
+            await self._hold_finalizer(actor, body)
             current = await self._mine(actor, "Deployment")
             image = self._rollout.image(
                 key, _install_image(current), self._settings.proxy_image, self._settings.allowed_images
@@ -112,6 +120,10 @@ class Reconciler:
             current, scaled = await self._scale(actor, current)
         except Fault as found:
             fault = found
+        except KubeError as error:
+            if error.status != 403:
+                raise
+            fault = _refused(error)
         status = await self._look(actor, body, current, fault, scaled)
         by_type = {row["type"]: row["status"] for row in status["conditions"]}
         degraded = by_type["Degraded"] == "True"
@@ -155,7 +167,7 @@ class Reconciler:
         except KubeError as error:
             if error.passing:
                 raise
-            raise Fault("ApplyFailed", f"the API server refuses: {error}") from None
+            raise _refused(error) from None
         return applied["Deployment"]
 
     async def _mine_or_none(self, actor: AsyncActor, kind: str) -> Object | None:
@@ -173,7 +185,7 @@ class Reconciler:
             return await self._kube.apply(_replicas(actor), REPLICAS_MANAGER, force=False), None
         except KubeError as error:
             if not error.conflict:
-                raise
+                raise error if error.passing else _refused(error) from None
             match = re.search(r'conflict with "([^"]+)"', str(error))
             return current, match.group(1) if match else "somebody else"
 
@@ -181,17 +193,16 @@ class Reconciler:
         self, actor: AsyncActor, body: Object, deployment: Object | None, fault: Fault | None, scaled: str | None
     ) -> dict[str, Any]:
         """Observe, compute the status, write it if it differs, and tell transitions as Events."""
-        previous = body.get("status") or {}
-        well = deployment is not None and _all_available(deployment)
         pods: list[Object] = []
         events: list[Object] = []
         missing: list[str] = []
         if fault is None:
-            pods = await self._kube.list("Pod", actor.namespace, labels=f"{ACTOR_LABEL}={actor.name}")
-            pods = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
-            missing = await self._missing_secrets(actor)
-            if not well:
-                events = await self._warnings(actor)
+            try:
+                pods, events, missing = await self._observe(actor, deployment)
+            except KubeError as error:
+                if error.status != 403:
+                    raise
+                fault = _refused(error)
         observed = Observed(
             deployment=deployment,
             pods=pods,
@@ -199,11 +210,21 @@ class Reconciler:
             missing_secrets=missing,
             fault=(fault.reason, fault.message) if fault is not None else None,
             scaled_externally=scaled,
-            previous=previous,
+            previous=body.get("status") or {},
         )
         status = conditions(actor, observed, self._now())
         await self._write_status(body, status)
         return status
+
+    async def _observe(
+        self, actor: AsyncActor, deployment: Object | None
+    ) -> tuple[list[Object], list[Object], list[str]]:
+        """The actor's pods, the warnings about them, and the Secrets that are missing."""
+        pods = await self._kube.list("Pod", actor.namespace, labels=f"{ACTOR_LABEL}={actor.name}")
+        pods = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+        missing = await self._missing_secrets(actor)
+        well = deployment is not None and _all_available(deployment)
+        return pods, [] if well else await self._warnings(actor), missing
 
     async def _missing_secrets(self, actor: AsyncActor) -> list[str]:
         """Secrets that are named and not there; a backend's default one may be absent.
@@ -327,10 +348,28 @@ class Reconciler:
             metadata["finalizers"] = [purge.FINALIZER]
         await self._kube.apply(patch, FINALIZER_MANAGER, force=True)
 
-    async def _end(self, actor: AsyncActor, body: Object) -> float | None:
-        """A deleted actor with our finalizer: pods away, state purged, finalizer released."""
+    async def _end(self, actor: AsyncActor, body: Object, key: Key) -> float | None:
+        """A deleted actor; one with our finalizer is held until its state is purged, or cannot be."""
         if purge.FINALIZER not in (body["metadata"].get("finalizers") or []):
             return None
+        try:
+            again = await self._purge(actor, body)
+        except KubeError as error:
+            if error.passing or error.status >= 500:
+                raise
+            times = self._purges_refused[key] = self._purges_refused.get(key, 0) + 1
+            if times < purge.ATTEMPTS:
+                await self._event(body, "Warning", "PurgeRefused", str(_refused(error).message))
+                return WAIT_FOR_REPAIR
+            said = f"{purge.ATTEMPTS} attempts to purge the state were refused ({error}); the rest of it is kept"
+            await self._release(body, "Warning", "StateNotPurged", said)
+            again = None
+        if again is None:
+            self._purges_refused.pop(key, None)
+        return again
+
+    async def _purge(self, actor: AsyncActor, body: Object) -> float | None:
+        """One step of it: pods away, state purged, finalizer released. Seconds until the next, or None."""
         namespace = await self._kube.get("Namespace", None, actor.namespace)
         if namespace is None or namespace["metadata"].get("deletionTimestamp"):
             await self._release(body, "Warning", "StateKept", "the namespace is terminating; the state is kept")

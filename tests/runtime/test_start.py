@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,14 @@ def test_probes_are_answered_while_the_handler_is_imported(runtime: Any) -> None
             return False
 
     eventually(alive)
-    for answer in (actor.call("GET", "/readyz"), actor.post(1)):
+    for answer in (actor.post(1), actor.call("GET", "/readyz")):
         assert (answer.status, answer.json["error"]) == (503, "starting")
-    runtime.write("go", "")
-    actor.ready()
+    with ThreadPoolExecutor(1) as pool:
+        probe = pool.submit(actor.call, "GET", "/readyz")
+        assert actor.post(1).status == 503
+        assert not probe.done()
+        runtime.write("go", "")
+        assert probe.result().status == 200
     assert actor.post(1).json == 1
 
 

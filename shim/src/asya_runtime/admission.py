@@ -32,6 +32,7 @@ class Admission:
         self.idle = asyncio.Event()
         """Set while no turn runs or waits."""
         self.idle.set()
+        self._started = asyncio.Event()
 
     @property
     def ready(self) -> bool:
@@ -50,6 +51,14 @@ class Admission:
     def open(self, workers: Workers) -> None:
         """From now on requests become turns."""
         self._workers = workers
+        self._started.set()
+
+    async def started(self, patience: float) -> None:
+        """Wait until it is no longer starting, for at most `patience` seconds."""
+        try:
+            await asyncio.wait_for(self._started.wait(), patience)
+        except asyncio.TimeoutError:
+            return
 
     def check(self) -> Workers:
         """Raises Unavailable where a request that came now would not become a turn."""
@@ -80,6 +89,7 @@ class Admission:
     def drain(self) -> None:
         """Admit nothing more and refuse what waits; what runs goes on."""
         self._draining = True
+        self._started.set()
         for job in list(self._jobs):
             self.refuse(job, "draining")
 

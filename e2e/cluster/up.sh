@@ -12,9 +12,12 @@ PORT=${ASYA_CLUSTER_PORT:-16443}        # kube-apiserver
 name=${ASYA_CLUSTER_NAME:-asya}         # node, veth and cgroup name (at most 12 letters)
 KUBECONFIG=$D/kubeconfig
 
+# shellcheck source=e2e/cluster/lock.sh
+. "$here/lock.sh"
+alone up 120
 alive() { [ -s "$D/node.pid" ] && kill -0 "$(cat "$D/node.pid")" 2>/dev/null; }
 if alive; then echo "up: already running (pid $(cat "$D/node.pid"))"; exit 0; fi
-"$here/down.sh" >/dev/null              # clears what an unclean end left
+"$here/down.sh" --locked >/dev/null              # clears what an unclean end left
 mkdir -p "$D"/{pki,log,conf,run,node}
 
 # --- certificates: one CA, one client certificate per component, new at each start.
@@ -175,7 +178,7 @@ for c in /sys/fs/cgroup/*/; do [ -e "$c/cgroup.procs" ] && mkdir -p "$c/$name"; 
     [ -e $s ] && echo "$s $(cat $s)"; done ) > "$D/run/sysctls"
 echo 1024 > /proc/sys/fs/inotify/max_user_instances
 setsid unshare --mount --net --pid --uts --ipc --fork --kill-child --propagation private \
-  "$here/node.sh" "$D" "$N" "$PORT" "$name" </dev/null >"$D/log/node.log" 2>&1 &
+  "$here/node.sh" "$D" "$N" "$PORT" "$name" </dev/null >"$D/log/node.log" 2>&1 9>&- &
 unsharer=$!
 for _ in $(seq 100); do                 # the child is pid 1 of the namespaces
   pid=$(tr -d ' ' < "/proc/$unsharer/task/$unsharer/children" 2>/dev/null) && [ -n "$pid" ] && break; sleep 0.02

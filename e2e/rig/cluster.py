@@ -4,6 +4,7 @@ Everything speaks through `kubectl proxy`, so that any way of logging in works.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -23,7 +24,8 @@ PLACE = Path(
     os.environ.get("ASYA_CLUSTER_DIR")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asya" / "cluster"
 )
-START_SECONDS = 120
+START_SECONDS = 240
+DOWN_SECONDS = 180
 
 Object = dict[str, Any]
 
@@ -110,7 +112,11 @@ def cluster(keep: bool = False) -> Iterator[Cluster]:
         with _proxied(Path(named), programs, local=False, fresh=False) as found:
             yield found
         return
-    programs = local_programs()
+    with _in_use():
+        yield from _local(ours, local_programs(), keep)
+
+
+def _local(ours: Path, programs: Mapping[str, str], keep: bool) -> Iterator[Cluster]:
     was_up = _alive()
     try:
         subprocess.run([RECIPE / "up.sh"], check=True, timeout=START_SECONDS)
@@ -118,7 +124,30 @@ def cluster(keep: bool = False) -> Iterator[Cluster]:
             yield found
     finally:
         if not was_up and not keep:
-            subprocess.run([RECIPE / "down.sh"], check=True, timeout=60)
+            subprocess.run([RECIPE / "down.sh", "--force"], check=True, timeout=DOWN_SECONDS)
+
+
+@contextlib.contextmanager
+def _in_use() -> Iterator[None]:
+    """One test run at a time; down.sh does not end a cluster that is in use.
+
+    Raises:
+        NoCluster: another run uses it.
+    """
+    PLACE.mkdir(parents=True, exist_ok=True)
+    with (PLACE / "in-use").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise NoCluster(
+                f"another test run ({file.read().strip()}) uses the cluster in {PLACE}; wait for its end, or make one "
+                "of your own: ASYA_CLUSTER_DIR, _NET, _PORT and _NAME, see e2e/cluster/README.md"
+            ) from None
+        file.truncate(0)
+        file.write(f"pid {os.getpid()}")
+        file.flush()
+        yield
 
 
 def local_programs() -> dict[str, str]:

@@ -105,6 +105,11 @@ chart: install cluster-build ## lint the Helm chart, compare what it renders, pa
 	$(BIN)/pytest e2e/test_chart.py
 	$(CACHE)/cluster/bin/helm package --destination dist chart
 
+.PHONY: docs
+docs: install ## build the documentation into build/site; a warning is an error
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 .PHONY: e2e
 e2e: install ## whole pods: on the cluster that KUBECONFIG names, else on a local one that ends with it
 	[ -n "$${KUBECONFIG-}" ] || { e2e/cluster/deps.sh; e2e/cluster/build.sh; e2e/cluster/image.sh base 3.13; }

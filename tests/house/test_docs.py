@@ -106,7 +106,10 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(build, cwd=DOCS.parent, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "reference" / "resource" / "index.html").exists()
-    assert (tmp_path / "llms.txt").exists()
+    linked = re.findall(r"\]\(([^)]+)\)", (tmp_path / "llms.txt").read_text())
+    assert len(linked) > 25
+    assert [path for path in linked if not (tmp_path / path).exists()] == []
+    assert list(tmp_path.rglob("*.py")) == []
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.campaign import DURABLE, Backend, Nursery, Work, Workers, everywhere, on, proxies, say
+from support.campaign import DURABLE, Backend, Nursery, Proxy, Work, Workers, everywhere, on, proxies, say
 
 
 def outlive(nursery: Nursery, backend: Backend, tmp_path: Path, mode: str, kills: int, files: int) -> None:
@@ -49,3 +49,23 @@ def test_server_deaths(nursery: Nursery, backend: Backend, mode: str, tmp_path: 
 @on(*everywhere(names=DURABLE))
 def test_server_deaths_for_long(nursery: Nursery, backend: Backend, mode: str, tmp_path: Path) -> None:
     outlive(nursery, backend, tmp_path, mode, 20, 5000)
+
+
+@on("gcs cas", "gcs lww")
+def test_a_server_comes_back_empty(nursery: Nursery, backend: Backend, mode: str, tmp_path: Path) -> None:
+    """The GCS test server keeps nothing; the proxy, which knew files and versions there, goes on all the same."""
+    server = backend.server
+    assert server is not None
+    with Proxy(nursery, tmp_path / "proxy", backend, consistency=mode) as proxy:
+        pid, remote = proxy.pid, proxy.remote()
+        for death in range(3):
+            key = b"file%d" % death
+            remote.write(key, b"kept by nobody", if_absent=True)
+            server.kill()
+            server.start()
+            assert remote.read(key) is None
+            remote.write(key, b"written anew", if_absent=True)
+            found = remote.read(key)
+            assert found is not None
+            assert found.data == b"written anew"
+        assert proxy.pid == pid, "the proxy was not restarted"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the S3 and GCS servers of the tests from pinned Go modules into ${XDG_CACHE_HOME:-~/.cache}/asya/bin.
+# Builds the S3 and GCS servers of the tests from pinned Go modules into ${XDG_CACHE_HOME:-~/.cache}/asya/bin; with
+# the argument `soak` also the second opinions and broken stores of `make soak`, which take minutes.
 # A binary is kept as NAME-VERSION with a link NAME, so that a pin that moves builds anew; does nothing
 # where all are there.
 set -euo pipefail
@@ -8,6 +9,11 @@ bin="${XDG_CACHE_HOME:-$HOME/.cache}/asya/bin"
 mkdir -p "$bin"
 
 versitygw=v1.8.0
+gofakes3=v1.2.0
+# Of `make soak`. MinIO's last, and of each line of NATS the last that there is.
+minio=v0.0.0-20260212201848-7aac2a2c5b7c
+s3proxy=4.1.0
+nats_servers=(v2.10.29 v2.11.17 v2.12.15 v2.15.2)
 # gcsd is ours: its version is that of its sources.
 gcsd=$(cat gcs/go.mod gcs/go.sum gcs/*.go | sha256sum | cut -c1-12)
 
@@ -40,8 +46,38 @@ build() {
   have "$name" "$version"
 }
 
+# Static, so that they also run in images of any base.
+export CGO_ENABLED=0
 install_module() { GOBIN=$2 go install -trimpath -ldflags='-s -w' "$1"; }
 build_here() { (cd "$1" && go build -trimpath -ldflags='-s -w' -o "$3/$2" .); }
 
 have versitygw $versitygw || build versitygw $versitygw install_module "github.com/versity/versitygw/cmd/versitygw@$versitygw"
+have gofakes3 $gofakes3 || build gofakes3 $gofakes3 install_module "github.com/johannesboyne/gofakes3/cmd/gofakes3@$gofakes3"
 have gcsd "$gcsd" || build gcsd "$gcsd" build_here gcs gcsd
+
+[ "${1-}" = soak ] || exit 0
+
+# As `nats-server-2.15`, one of each line.
+install_nats() {
+  GOBIN=$3 go install -trimpath -ldflags='-s -w' "github.com/nats-io/nats-server/v2@$2"
+  mv "$3/nats-server" "$3/$1"
+}
+
+# A jar that is executable, so that it is found like the others.
+fetch_jar() {
+  local repository=$3/repository
+  command -v mvn >/dev/null || { echo "missing: mvn (apt-get install maven), which fetches s3proxy.jar" >&2; return 1; }
+  mvn --quiet --batch-mode -Dmaven.repo.local="$repository" \
+    org.apache.maven.plugins:maven-dependency-plugin:3.6.1:get -Dartifact="$1" -Dtransitive=false >&2
+  find "$repository" -name '*jar-with-dependencies.jar' -exec mv {} "$3/$2" \;
+  chmod +x "$3/$2"
+  rm -rf "$repository"
+}
+
+have minio $minio || build minio $minio install_module "github.com/minio/minio@$minio"
+have s3proxy.jar $s3proxy || build s3proxy.jar $s3proxy fetch_jar "org.gaul:s3proxy:$s3proxy:jar:jar-with-dependencies" s3proxy.jar
+for version in "${nats_servers[@]}"; do
+  line=${version#v}
+  name=nats-server-${line%.*}
+  have "$name" "$version" || build "$name" "$version" install_nats "$name" "$version"
+done

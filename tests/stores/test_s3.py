@@ -39,8 +39,9 @@ from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
 from asya_proxy.testing.conditions import ConditionCases
 from asya_proxy.testing.optional import CopyCases
 from support.fake_s3 import FakeS3, Fault
-from support.server_s3 import WAIVERS, S3Server
+from support.server_s3 import S3Server
 from support.servers import free_port
+from support.waivers import waive
 
 MIB = 1 << 20
 Server = S3Server | FakeS3
@@ -64,8 +65,7 @@ class TestS3Store(StoreSuite):
 
     @pytest.fixture(autouse=True)
     def waived(self, request: pytest.FixtureRequest) -> None:
-        if reason := WAIVERS.get(request.node.originalname):
-            pytest.skip(f"waived for versitygw, the fake runs it: {reason}")
+        waive(request, S3Server.name)
 
     @pytest.fixture
     def store_factory(self, versitygw: S3Server) -> StoreFactory:

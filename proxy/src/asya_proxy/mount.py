@@ -100,6 +100,7 @@ class Mount:
                 self._readiness.waiting(reason)
                 self._routes.not_ready = reason
             except StoreError as error:
+                self._readiness.waiting(f"refused: {error}")
                 raise Refused(f"mount {self.settings.name}: {error}") from error
             else:
                 log.info("mount ready", extra=self._context() | {"consistency": self.settings.consistency})

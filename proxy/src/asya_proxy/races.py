@@ -19,6 +19,10 @@ RACERS = 16
 CREATE_ROUNDS = 20
 MATCH_ROUNDS = 40
 COMPLETION_ROUNDS = 20
+SIZE = 256 << 10
+"""Bytes of each write over a version. The time between a server's look and its write grows with them: with ten bytes
+S3Proxy loses 1 to 8 % of such rounds, with these 17 % of puts and 33 % of puts beside completions. All in all 240 MiB
+go up."""
 
 CREATE_RACE = "lets more than one of several creates win"
 MATCH_RACE = "lets more than one of several writes over one version win"
@@ -61,20 +65,24 @@ async def _race_creates(store: Store) -> Sequence[bool | None]:
 
 async def _race_puts(store: Store, key: bytes) -> Sequence[bool | None]:
     current = match(await put(store, key, secrets.token_bytes(8), ANY))
-    return await asyncio.gather(*(_racer(put(store, key, b"%d" % n, current)) for n in range(RACERS)))
+    return await asyncio.gather(*(_racer(put(store, key, _content(n), current)) for n in range(RACERS)))
 
 
 async def _race_completions(store: Store, uploads: InParts, key: bytes) -> Sequence[bool | None]:
     """Half of them puts. The uploads are there before the race begins."""
     current = match(await put(store, key, secrets.token_bytes(8), ANY))
     half = range(RACERS // 2)
-    prepared = await asyncio.gather(*(uploads.prepare(key, b"part %d" % n) for n in half))
+    prepared = await asyncio.gather(*(uploads.prepare(key, _content(RACERS + n)) for n in half))
     completions = [_racer(upload.complete(current)) for upload in prepared]
-    puts = [_racer(put(store, key, b"%d" % n, current)) for n in half]
+    puts = [_racer(put(store, key, _content(n), current)) for n in half]
     outcomes = await asyncio.gather(*(racer for pair in zip(completions, puts, strict=True) for racer in pair))
     losers = [upload for upload, won in zip(prepared, outcomes[::2], strict=True) if not won]
     await asyncio.gather(*(upload.abort() for upload in losers))
     return outcomes
+
+
+def _content(number: int) -> bytes:
+    return b"%d" % number + bytes(SIZE)
 
 
 async def _racer(work: Awaitable[object]) -> bool | None:

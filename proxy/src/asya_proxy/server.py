@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -25,6 +26,8 @@ TERMINATION_LOG = "/dev/termination-log"
 IDLE = 900.0
 """Seconds after which a connection without a request is closed."""
 SWEEP = 60.0
+LINGER = 1.5
+"""Seconds between a refusal and the exit: kubelet asks each second, and its events then say why."""
 
 
 async def serve(settings: Settings, port: socket.socket | None) -> int:
@@ -65,6 +68,9 @@ class Server:
             return await self._until(stop)
         except (Refused, SocketTaken, OSError) as error:
             say_why(str(error))
+            if isinstance(error, Refused) and self._port is not None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), LINGER)
             return 1
         finally:
             await self._close()

@@ -1,0 +1,109 @@
+"""Servers that speak S3 and break its promises: refused by the name of the promise, at start or by `check --races`."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asya_proxy import settings
+from asya_proxy.check import check
+from asya_proxy.races import COMPLETION_RACE
+from asya_proxy.server import Server
+from asya_proxy.sockets import listen_on
+from support.server_s3 import BucketServer, GoFakeS3, S3Proxy
+from support.wire_client import WireClient
+
+REFUSAL = "CompleteMultipartUpload ignores If-None-Match"
+
+
+@pytest.fixture(scope="module")
+def gofakes3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoFakeS3]:
+    with GoFakeS3(tmp_path_factory.mktemp("gofakes3")) as running:
+        yield running
+
+
+@pytest.fixture
+def socket_path() -> Iterator[str]:
+    """Short, because a Unix socket's path is."""
+    with tempfile.TemporaryDirectory(prefix="asya-") as path:
+        yield f"{path}/state.sock"
+
+
+def loaded(server: BucketServer, consistency: str, socket_path: str = "/tmp/state.sock") -> settings.Settings:
+    environ = {
+        **server.environ,
+        "STATE_BACKEND": "s3",
+        "STATE_BUCKET": server.bucket,
+        "STATE_PREFIX": "ns/actor/",
+        "STATE_CONSISTENCY": consistency,
+        "STATE_SOCKET": socket_path,
+        "STATE_HTTP_ADDR": "127.0.0.1:0",
+    }
+    return settings.load(environ)
+
+
+@asynccontextmanager
+async def proxy(found: settings.Settings) -> AsyncIterator[tuple[asyncio.Task[int], WireClient]]:
+    """A server at work, and a client of its port for health."""
+    server, stop = Server(found, listen_on(("127.0.0.1", 0))), asyncio.Event()
+    task = asyncio.create_task(server.run(stop))
+    async with asyncio.timeout(10):
+        while server.address is None:
+            await asyncio.sleep(0.005)
+    client = WireClient(*await asyncio.open_connection(*server.address))
+    try:
+        yield task, client
+    finally:
+        stop.set()
+        await task
+        await client.close()
+
+
+async def test_gofakes3_is_refused_at_start(
+    gofakes3: GoFakeS3, socket_path: str, tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = tmp_path / "termination-log"
+    message.touch()
+    monkeypatch.setattr("asya_proxy.server.TERMINATION_LOG", str(message))
+    async with proxy(loaded(gofakes3, "cas", socket_path)) as (task, client):
+        reply = await client.ask("GET", "/readyz")
+        assert (reply.status, REFUSAL in reply.json["not_ready"]["state"]) == (503, True)
+        assert await task == 1
+    assert REFUSAL in message.read_text()
+    (line,) = [record for record in caplog.records if record.message == "refused to serve"]
+    assert REFUSAL in vars(line)["cause"]
+
+
+async def test_gofakes3_in_lww_refuses_what_needs_the_promise(gofakes3: GoFakeS3, socket_path: str) -> None:
+    async with proxy(loaded(gofakes3, "lww", socket_path)) as (_, health):
+        assert (await health.ask("GET", "/readyz")).status == 200
+        client = await WireClient.connect(socket_path)
+        assert (await client.put("f", b"1")).status == 204
+        assert (await client.get("f")).body == b"1"
+        for reply in (await client.put("g", b"", if_none_match="*"), await client.append("f", b"2")):
+            assert (reply.status, reply.error) == (501, "unsupported")
+        await client.close()
+
+
+async def test_gofakes3_is_refused_by_hand(gofakes3: GoFakeS3, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await check(loaded(gofakes3, "cas"), races=False) == 1
+    assert f"broken promise: {REFUSAL}\n" in capsys.readouterr().out
+
+
+@pytest.mark.soak
+async def test_s3proxy_is_refused_by_its_races(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It passes every probe, and so starts: only the races tell."""
+    with S3Proxy(tmp_path) as server:
+        found = loaded(server, "cas")
+        assert await check(found, races=False) == 0
+        assert "broken promise" not in capsys.readouterr().out
+        assert await check(found, races=True) == 1
+    said = capsys.readouterr().out
+    print(said)
+    assert f"broken promise: CompleteMultipartUpload {COMPLETION_RACE}\n" in said

@@ -284,7 +284,8 @@ def _argparse_commands(parser: argparse.ArgumentParser, words: str, meaning: str
 
 
 def _argparse_argument(action: argparse.Action) -> Argument:
-    value = str(action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper()))
+    choices = f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest.upper()
+    value = str(action.metavar or choices)
     if not action.option_strings:
         usage = {"?": f"[{value}]", "*": f"[{value} ...]"}.get(str(action.nargs), value)
     elif action.nargs == 0:

@@ -1,0 +1,125 @@
+"""The setup guides as somebody follows them: the policy filled in by the guide's own line, on a real server that
+enforces it, and then the whole proxy as an actor of each of two namespaces. A neighbour's prefix is refused by the
+backend, and the proxy says so.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asya_proxy.stores import nats_streams
+from support.documentation import DOCS, blocks
+from support.server_iam import IamServer, S3ServerWithUsers
+from support.server_nats import NatsServer
+from support.servers import RedisServer
+
+NAMESPACES = ("team-a", "team-b")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory with a path short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="asya-") as directory:
+        yield Path(directory)
+
+
+def filled(guide: str, namespace: str, **changes: str) -> str:
+    """What the guide's `sed` prints, run as it stands but for its target and the namespace."""
+    (line,) = [
+        line
+        for block in blocks(guide)
+        if block.language == "bash"
+        for line in block.text.splitlines()
+        if "sed " in line
+    ]
+    line = re.sub(r" >>? \S+$", "", line)
+    for old, new in {"team-a": namespace, **changes}.items():
+        line = line.replace(old, new)
+    done = subprocess.run(["bash", "-c", line], cwd=DOCS.parent, capture_output=True, text=True, check=True)
+    assert not re.search(r"\b(BUCKET|NAMESPACE|PASSWORD)\b", re.sub(r"(?m)^#.*$", "", done.stdout))
+    return done.stdout
+
+
+def check(backend: str, bucket: str, namespace: str, credentials: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """`asya-state-proxy check` as the proxy of an actor in `namespace`."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("STATE_", "AWS_"))}
+    environ = clean | {
+        "STATE_BACKEND": backend,
+        "STATE_BUCKET": bucket,
+        "STATE_CONSISTENCY": "cas",
+        "STATE_PREFIX": f"{namespace}/actor/",
+        "STATE_ACTOR": f"{namespace}/actor",
+        **credentials,
+    }
+    command = [sys.executable, "-m", "asya_proxy", "check"]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+
+
+def each_reaches_its_own_and_no_other(backend: str, bucket: str, credentials: dict[str, dict[str, str]]) -> None:
+    for namespace, variables in credentials.items():
+        done = check(backend, bucket, namespace, variables)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "ok: promises tested" in done.stdout
+    refused = check(backend, bucket, "team-b", credentials["team-a"])
+    assert refused.returncode == 1, refused.stdout
+    assert "FAILED" in refused.stdout
+    assert re.search(r"refus|NOPERM|permission", refused.stdout, re.IGNORECASE), refused.stdout
+
+
+def test_s3(place: Path) -> None:
+    with IamServer(place / "iam") as iam, S3ServerWithUsers(place / "s3", iam) as server:
+        credentials = {
+            name: server.environ | iam.user(name, filled("setup/s3.md", name, **{"asya-actor-state": server.bucket}))
+            for name in NAMESPACES
+        }
+        each_reaches_its_own_and_no_other("s3", server.bucket, credentials)
+
+
+def test_redis(place: Path) -> None:
+    acl = place / "users.acl"
+    acl.write_text("".join(re.sub(r"(?m)^#.*\n", "", filled("setup/redis.md", name)) for name in NAMESPACES))
+    (conf,) = [block.text for block in blocks("setup/redis.md") if block.title == "redis.conf"]
+    with RedisServer(place, conf.replace("/etc/redis/users.acl", str(acl)).splitlines()) as server:
+        credentials = {
+            name: {"REDIS_URL": f"redis://{name}:change-me@127.0.0.1:{server.port}/0"} for name in NAMESPACES
+        }
+        each_reaches_its_own_and_no_other("redis", "asya-state", credentials)
+
+
+def test_nats(place: Path) -> None:
+    """Namespaces do not share a bucket there: the neighbour's bucket is refused."""
+    users = [filled("setup/nats.md", name) for name in NAMESPACES]
+    config = "authorization { users = [ {user: admin, password: admin}\n" + "\n".join(users) + "] }"
+    with NatsServer(place, config=config) as server:
+        address = server.url.removeprefix("nats://")
+        for name in NAMESPACES:
+            made = check("nats", name, name, {"NATS_URL": f"nats://admin:admin@{address}"})
+            assert made.returncode == 0, made.stdout + made.stderr
+        for name in NAMESPACES:
+            own = {"NATS_URL": f"nats://{name}:change-me@{address}"}
+            done = check("nats", name, name, own)
+            assert done.returncode == 0, done.stdout + done.stderr
+        refused = check("nats", "team-b", "team-b", {"NATS_URL": f"nats://team-a:change-me@{address}"})
+        assert refused.returncode == 1
+        assert "FAILED" in refused.stdout
+
+
+async def test_the_commands_for_streams_are_those_that_the_proxy_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = []
+
+    async def find(_: object, config: dict[str, object], command: str) -> dict[str, object]:
+        printed.append(command)
+        return config
+
+    monkeypatch.setattr(nats_streams, "_find", find)
+    nothing: Any = None
+    await nats_streams.Streams("team-a").prepare(nothing, 120.0)
+    shown = [line for block in blocks("setup/nats.md") for line in block.text.splitlines() if line.startswith("nats ")]
+    assert shown == printed

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import click
 import yaml
@@ -241,9 +242,10 @@ def commands() -> dict[str, list[Command]]:
 
 
 def _operator_parser() -> argparse.ArgumentParser:
-    # The default of --config is what the variable holds, and so this machine's.
-    os.environ.pop(operator_command.CONFIG_VARIABLE, None)
-    return operator_command._parser()
+    """With the default of `--config` that there is where nobody has set its variable."""
+    with mock.patch.dict(os.environ):
+        os.environ.pop(operator_command.CONFIG_VARIABLE, None)
+        return operator_command._parser()
 
 
 def _click_commands(command: click.Command, words: str) -> Iterator[Command]:

@@ -58,7 +58,9 @@ def sentence(text: str, where: str) -> str:
     text = " ".join(text.split())
     if not text:
         raise Undocumented(f"{where} has no description")
-    return text[0].upper() + text[1:] + ("" if text[-1] in ".:!?" else ".")
+    # A first word with a colon is a value, and values keep their case.
+    first = text[0] if text.partition(" ")[0].endswith(":") else text[0].upper()
+    return first + text[1:] + ("" if text[-1] in ".:!?" else ".")
 
 
 def page(title: str, *parts: str) -> str:

@@ -110,6 +110,11 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert len(linked) > 25
     assert [path for path in linked if not (tmp_path / path).exists()] == []
     assert list(tmp_path.rglob("*.py")) == []
+    for page in tmp_path.rglob("*.html"):
+        loaded = re.findall(
+            r"<(?:script|img|link rel=.stylesheet.|source)[^>]*(?:src|href)=.?(https?:[^\"> ]+)", page.read_text()
+        )
+        assert loaded == [], page
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -168,6 +169,16 @@ with asya_shim.turn():
         else:
             raise AssertionError("it won")
     assert open("/state/sum").read() == "1"
+""",
+    "usage/handlers.md#function.py": """
+assert process({"name": "Ada"}) == {"greeting": "Hello, Ada!"}
+""",
+    "usage/handlers.md#method.py": """
+import asyncio
+assert asyncio.run(Agent().process({"text": "a"})) == {"said": "A"}
+""",
+    "usage/handlers.md#stream.py": """
+assert list(process({"text": "one two"})) == [{"word": "one"}, {"word": "two"}]
 """,
     "usage/large-files.md#write.py": """
 piece = bytes(range(256)) * 4096
@@ -379,6 +390,32 @@ def test_manifest(block: Block) -> None:
 def test_data_parses(block: Block) -> None:
     documents = list(yaml.safe_load_all(block.text)) if block.language == "yaml" else [json.loads(block.text)]
     assert all(documents)
+
+
+@pytest.mark.parametrize("module", ["function", "stream"])
+def test_messages(module: str, tmp_path: Path) -> None:
+    """The questions and answers of docs/usage/handlers.md, put to the handlers of the page."""
+    page = blocks("usage/handlers.md")
+    (source,) = [block.text for block in page if block.title == f"{module}.py"]
+    (tmp_path / f"{module}.py").write_text(source)
+    spec = {"image": "my-agent:latest", "handler": f"{module}.process"}
+    actor = {"apiVersion": "asya.sh/v1alpha1", "kind": "AsyncActor", "metadata": {"name": module}, "spec": spec}
+    (tmp_path / "actor.yaml").write_text(yaml.safe_dump(actor))
+    talk = [block for block in page if block.title.startswith(f"{module}.py: ")]
+    with Running(tmp_path / "actor.yaml") as run:
+        run.ready()
+        for question, answer in zip(talk[::2], talk[1::2], strict=True):
+            path = question.title.rpartition(" ")[2]
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{run.port}{path}", question.text.encode(), {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=60) as response:
+                body = response.read().decode()
+            if answer.language == "json":
+                assert json.loads(body) == json.loads(answer.text)
+            else:
+                assert body.strip() == answer.text.strip()
+        assert run.stop() == 0
 
 
 def test_two_replicas_count_exactly(tmp_path: Path) -> None:

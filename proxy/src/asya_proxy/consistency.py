@@ -128,6 +128,11 @@ class Consistency:
         self.seen = Seen()
         self._order = Order(deadlines)
 
+    @property
+    def changing(self) -> int:
+        """Keys that are being changed, so that another change of them has to wait."""
+        return len(self._order)
+
     # Reading: repeated until it is answered.
 
     async def head(self, key: bytes) -> Stat | None:
@@ -184,18 +189,31 @@ class Consistency:
         if not self._order.enter_now(key):
             await self._order.enter(key, patience.left)
         try:
-            return await self._put(key, body, wish, patience)
+            if not self.traits.idempotent:
+                return await self._put(key, body, wish, patience)
+            # The usual case first, without the book-keeping of repeats.
+            try:
+                stat = await self.store.put(key, body, Change(wish.id, wish.when))
+            except (Exists, Conflict, Busy, Unavailable) as failure:
+                return await self._put(key, body, wish, patience, failure)
+            self._note(key, stat)
+            return stat
         finally:
             self._order.leave(key)
 
-    def _put(self, key: bytes, body: Body, wish: Wish, patience: Patience) -> Awaitable[Stat]:
-        return self._settled(
-            key,
-            wish,
-            patience,
-            lambda change: self.store.put(key, body, change),
-            replayable=body.replayable,
-        )
+    def _put(
+        self, key: bytes, body: Body, wish: Wish, patience: Patience, failed: StoreError | None = None
+    ) -> Awaitable[Stat]:
+        """`failed` is what a first attempt raised."""
+
+        def attempt(change: Change) -> Awaitable[Stat]:
+            nonlocal failed
+            if failed is not None:
+                failure, failed = failed, None
+                raise failure
+            return self.store.put(key, body, change)
+
+        return self._settled(key, wish, patience, attempt, replayable=body.replayable)
 
     async def delete(self, key: bytes, wish: Wish) -> None:
         """Remove the file. Raises KeyNotFound, Conflict, Unsupported, UnknownOutcome."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
 
 from asya_contract.wire import (
     H_BACKEND,
@@ -142,7 +143,10 @@ class Routes:
             if in_flight.count > in_flight.limit:
                 raise Busy(f"more than {in_flight.limit} requests at once (STATE_MAX_IN_FLIGHT)")
             target = parse_target(request.target)
-            op, handler = self._route(request, target)
+            route = self._routes[target.place].get(request.method)
+            if route is None or request.headers.get(H_PROTOCOL) != PROTOCOL:
+                route = self._unusual(request, target)
+            op, handler = route
             answer = await handler(request, target)
         except StoreError as error:
             outcome = error.code
@@ -156,6 +160,13 @@ class Routes:
         figures.observe(op, outcome, time.monotonic() - began)
         return answer
 
+    def at_once(self, request: Request) -> Coroutine[Any, Any, Answer] | None:
+        """The call for a request that a store in memory answers; None for any other, whose waits need a task."""
+        service = self.service
+        if service is None or not service.is_immediate() or not request.target.startswith(KEYS):
+            return None
+        return self(request)
+
     def refuse(self, error: StoreError) -> Answer:
         """The answer to what could not even be parsed."""
         self._figures.observe("parse", error.code, 0.0)
@@ -163,8 +174,8 @@ class Routes:
 
     # Routing.
 
-    def _route(self, request: Request, target: Target) -> tuple[str, Route]:
-        """The operation's name, from a closed set, and its handler."""
+    def _unusual(self, request: Request, target: Target) -> tuple[str, Route]:
+        """The operation's name, from a closed set, and its handler. Raises BadRequest where there is none."""
         routes = self._routes[target.place]
         route = routes.get(request.method)
         if route is None:
@@ -253,9 +264,12 @@ class Routes:
 
     async def _write(self, request: Request, target: Target) -> Answer:
         wish = self._wish(request)
-        with self._incoming(request) as incoming:
+        incoming = Incoming(request, self._budget, self._figures, self.max_size)
+        try:
             body = incoming.whole() if request.complete else await incoming.body()
             stat = await self._files.write(target.key, body, wish)
+        finally:
+            incoming.done()
         return Answer(204, self._etag(stat))
 
     async def _append(self, request: Request, target: Target) -> Answer:

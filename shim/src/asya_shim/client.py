@@ -161,7 +161,7 @@ class Client:
         Raises Broken and WrongPeer.
         """
         try:
-            response, keep = connection.receive(bodyless)
+            response = connection.receive(bodyless)
         except (OSError, EOFError, ValueError) as error:
             connection.close()
             raise self._broken(error, sent=True) from None
@@ -170,11 +170,13 @@ class Client:
             raise
         if not connection.proven:
             self._prove(connection, response)
-        connection.served += 1
-        if keep and len(self._idle) < self._max_idle:
+        idle = self._idle
+        if response.head.keep and len(idle) < self._max_idle:
             if connection.patience != self.timeout:
                 connection.wait_at_most(self.timeout)
-            self._idle.append(connection)
+            if connection.moved:
+                connection.moved = 0
+            idle.append(connection)
         else:
             connection.close()
         return response
@@ -182,7 +184,6 @@ class Client:
     def _attempt(
         self, connection: Connection, head: bytes, message: Optional[Buffer], body: Buffer, bodyless: bool
     ) -> Response:
-        connection.moved = 0
         try:
             if message is not None:
                 connection.sock.sendall(message, NOSIGNAL)
@@ -206,7 +207,7 @@ class Client:
             if error.errno not in (errno.EPIPE, errno.ECONNRESET):
                 raise broken from None
             try:
-                response, _ = connection.receive(bodyless)
+                response = connection.receive(bodyless)
             except (OSError, EOFError, ValueError):
                 raise broken from None
             if not connection.proven:
@@ -275,7 +276,7 @@ class _Call:
             self._farthest = connection.moved
             self._deadline = connection.moved_at + self._client.timeout
         self.attempts += 1
-        if connection is not None and connection.served:
+        if connection is not None and connection.proven:
             # It died while idle, and its sisters with it: ask again at once, on a new one.
             self._client.close()
             if self.attempts == 1:

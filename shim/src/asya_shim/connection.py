@@ -57,6 +57,15 @@ class Head:
 _head = lru_cache(256)(Head)
 
 
+def _without_version(text: bytes) -> Tuple[bytes, bytes]:
+    """A head without its ETag, and the version in that: answers to writes differ by it alone, the rest is known."""
+    at = text.find(_ETAG)
+    quote = text.find(b'"\r\n', at + len(_ETAG))
+    if at < 0 or quote < 0:
+        return text, b""
+    return text[:at] + text[quote + 1 :], text[at + len(_ETAG) : quote]
+
+
 class Response:
     """An answer: status, head and whole body. Header names are looked up in lower case.
 
@@ -65,10 +74,10 @@ class Response:
 
     __slots__ = ("body", "etag", "head", "repeated", "status")
 
-    def __init__(self, head: Head, etag: bytes = b"") -> None:
+    def __init__(self, head: Head, body: bytes = b"", etag: bytes = b"") -> None:
         self.head = head
         self.status = head.status
-        self.body = b""
+        self.body = body
         self.repeated = False
         self.etag = etag
         """The version, where it was taken out of `head`."""
@@ -98,13 +107,12 @@ def _seconds(value: float) -> bytes:
 class Connection:
     """One socket to the proxy; used by one call at a time, and closed unless its last answer was read whole."""
 
-    __slots__ = ("_clock", "moved", "moved_at", "patience", "proven", "served", "sock")
+    __slots__ = ("_clock", "moved", "moved_at", "patience", "proven", "sock")
 
     def __init__(self, path: str, patience: float, clock: Any) -> None:
         self._clock = clock
         self.patience = patience
         self.proven = False
-        self.served = 0
         self.moved = 0
         self.moved_at = 0.0
         self.sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
@@ -146,13 +154,27 @@ class Connection:
             self.moved += _SEND
             self.moved_at = self._clock()
 
-    def receive(self, bodyless: bool) -> Tuple[Response, bool]:
-        """Read one answer; `(response, whether the connection can serve another)`.
+    def receive(self, bodyless: bool) -> Response:
+        """Read one answer; its head's `keep` tells whether the connection can serve another.
 
         Raises ValueError where it is not HTTP, EOFError where it ends early, OSError of the socket.
         """
+        data = self.sock.recv(_RECEIVE)
+        start = data.find(b"\r\n\r\n") + 4
+        # The usual answer is a success and came in one piece.
+        if start > 4 and data.startswith(b"HTTP/1.1 2"):
+            text, etag = data[: start - 2], b""
+            if text.startswith(b"204", 9):
+                text, etag = _without_version(text)
+            head = _head(text)
+            size = 0 if bodyless or head.status == 204 else head.length
+            if len(data) - start == size:
+                return Response(head, data[start:], etag)
+        return self._receive(data, bodyless)
+
+    def _receive(self, data: bytes, bodyless: bool) -> Response:
+        """Any answer that begins with `data`."""
         while True:
-            data = self.sock.recv(_RECEIVE)
             if not data:
                 raise EOFError("closed the connection instead of answering")
             end = data.find(b"\r\n\r\n")
@@ -166,20 +188,14 @@ class Connection:
                 end = data.find(b"\r\n\r\n")
             if not data.startswith(b"HTTP/1."):
                 raise ValueError(f"not an HTTP answer: {data[:40]!r}")
-            text, etag = data[: end + 2], b""
-            at = text.find(_ETAG) if text[9:12] == b"204" else -1
-            if at > 0:
-                # One answer to a write differs from the next by its version alone: without it, it is known.
-                quote = text.find(b'"', at + len(_ETAG))
-                etag, text = text[at + len(_ETAG) : quote], text[:at] + text[quote + 1 :]
-            head = _head(text)
+            head = _head(data[: end + 2])
             status = head.status
             if status >= 200:
                 break
             if len(data) != end + 4:
                 raise ValueError("bytes after an interim answer")
-        response = Response(head, etag)
-        keep = head.keep
+            data = self.sock.recv(_RECEIVE)
+        response = Response(head)
         start = end + 4
         if bodyless or status == 204 or status == 304:
             rest = len(data) - start
@@ -195,10 +211,12 @@ class Connection:
             elif b"chunked" in response.header(b"transfer-encoding").lower():
                 response.body, rest = self._chunks(data[start:])
             else:
-                response.body, rest, keep = self._until_end(data[start:]), 0, False
+                response.body, rest = self._until_end(data[start:]), 0
+                response.head = Head(head.text)
+                response.head.keep = False
         if rest:
             raise ValueError(f"{rest} bytes more than the answer announced")
-        return response, keep
+        return response
 
     def _more(self, size: int, flags: int = 0) -> bytes:
         data = self.sock.recv(size, flags)

@@ -342,9 +342,10 @@ class RawFile(io.RawIOBase):
             if self._writes and not self._abandoned and not node.disowned:
                 if self.scope.cancelled:
                     raise OSError(errno.ECANCELED, "the turn that opened this file was cancelled", node.place.shown)
-                content = node.content
-                if self._fd >= 0 and isinstance(content, MemFd) and node.writers == {id(self)}:
-                    content.seal()
+                if self._fd >= 0:
+                    content = node.content
+                    if isinstance(content, MemFd) and node.writers == {id(self)}:
+                        content.seal()
                 node.commit()
         except Exception as error:
             if not getattr(self, "_finalizing", False):
@@ -525,6 +526,8 @@ def open_state(
 ) -> Any:
     """What `open(path, ...)` does, for a path below a mount. `place.shown` is what it was given."""
     parsed = _PARSED.get(mode) if type(mode) is str else parse_mode(mode)
+    if parsed is not None and parsed[2] and buffering == -1 and encoding is errors is newline is None and closefd:
+        return dress_bytes(open_raw(place, parsed[0], parsed[1]), parsed)
     textual = encoding is not None or errors is not None or newline is not None
     if (
         parsed is None
@@ -539,6 +542,24 @@ def open_state(
             parsed = ("r", False, "b" in mode)  # "U" before Python 3.11
     raw = open_raw(place, parsed[0], parsed[1])
     return dress(raw, parsed, mode, buffering, encoding, errors, newline)
+
+
+def dress_bytes(raw: RawFile, parsed: Tuple[str, bool, bool], size: int = io.DEFAULT_BUFFER_SIZE) -> Any:
+    """A buffer over `raw`, as `open` puts it there for a binary mode."""
+    buffer: Any
+    try:
+        if parsed[1]:
+            buffer = BufferedRandom(raw, size)
+        elif parsed[0] == "r":
+            buffer = io.BufferedReader(raw, size)
+        else:
+            buffer = BufferedWriter(raw, size)
+    except BaseException:
+        raw.abandon()
+        raw.close()
+        raise
+    raw._outer = ref(buffer)
+    return buffer
 
 
 def dress(
@@ -564,15 +585,8 @@ def dress(
                 stacklevel=3,
             )
         size = buffering if buffering > 1 else io.DEFAULT_BUFFER_SIZE
-        buffer: Any
-        if plus:
-            buffer = BufferedRandom(raw, size)
-        elif letter == "r":
-            buffer = io.BufferedReader(raw, size)
-        else:
-            buffer = BufferedWriter(raw, size)
+        buffer = dress_bytes(raw, parsed, size)
         if binary:
-            raw.set_outer(buffer)
             return buffer
         # What only reads has nothing to abandon.
         layer = io.TextIOWrapper if letter == "r" and not plus else TextIOWrapper

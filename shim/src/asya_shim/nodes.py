@@ -180,26 +180,30 @@ class Node:
         with self.lock:
             if self.dead is not None:
                 self.refuse_dead()
-            end = start + len(data)
+            size = len(data)
+            end = start + size
             if self._ahead is not None or (sequential and end > AHEAD_FROM):
                 written = self._write_ahead(start, data, sequential)
                 if written:
                     return written
             if end > max_file_size:
                 self._check_size(end)
-            content = self.content if type(self.content) is bytearray else self._mutable()
-            if isinstance(content, MemFd):
-                content.write(start, data)
+            content = self.content
+            if type(content) is bytearray and len(content) == start:
+                content += data
             else:
-                size = len(content)
-                if start == size:
-                    content += data
-                else:
-                    if start > size:
-                        content.extend(bytes(start - size))
-                    content[start:end] = data
+                self._write_at(start, data)
             self._changed()
-            return len(data)
+            return size
+
+    def _write_at(self, start: int, data: memoryview) -> None:
+        content = self._mutable()
+        if isinstance(content, MemFd):
+            content.write(start, data)
+            return
+        if start > len(content):
+            content.extend(bytes(start - len(content)))
+        content[start : start + len(data)] = data
 
     def _write_ahead(self, start: int, data: memoryview, sequential: bool) -> int:
         """Write by the stream; 0 where the file has to go as one after all."""
@@ -408,16 +412,19 @@ class Node:
 
     def _put(self) -> None:
         content = self.content
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
             if isinstance(content, bytearray):
                 ahead.send(memoryview(content)[ahead.sent :])
             self.version = ahead.finish()
             self._stored(len(self))
             self._never_ahead = True
             return
-        assert isinstance(content, (bytes, bytearray, MemFd)), content
-        data = content.read(0, len(content)) if isinstance(content, MemFd) else content
+        if isinstance(content, MemFd):
+            data: Union[bytes, bytearray] = content.read(0, len(content))
+        else:
+            assert isinstance(content, (bytes, bytearray)), content
+            data = content
         when = changes.condition(self.scope, self.place)
         self.version = changes.write(self.scope, self.place, data, when)
         self._stored(len(data))

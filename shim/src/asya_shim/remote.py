@@ -187,7 +187,8 @@ class Remote:
 
         Raises StateConflictError, FileExistsError (`if_absent`).
         """
-        data = flat(data)
+        if type(data) is not bytes and type(data) is not bytearray:
+            data = flat(data)
         head = b"%b%b\r\n%bContent-Length: %d\r\n\r\n" % (
             _write_head(key),
             (write_id or new_write_id()).encode("ascii"),

@@ -72,7 +72,9 @@ class Ledger:
         """A change of our own made it `version`, or (None) removed it."""
         if self._failed:
             self._failed.discard(name)
-        self._set(name, Token(version, SEEN, True))
+        if len(self._tokens) >= _LIMIT:
+            self._make_room(name)
+        self._tokens[name] = Token(version, SEEN, True)
         if self._inherited is not None and name in self._inherited._tokens:
             self._inherited.wrote(name, version)
 
@@ -116,11 +118,14 @@ class Ledger:
             del self._tokens[name]
 
     def _set(self, name: FileId, token: Token) -> None:
-        tokens = self._tokens
-        if len(tokens) >= _LIMIT and name not in tokens:
-            # A long-lived process without turns: the oldest knowledge goes first.
-            del tokens[next(iter(tokens))]
-        tokens[name] = token
+        if len(self._tokens) >= _LIMIT:
+            self._make_room(name)
+        self._tokens[name] = token
+
+    def _make_room(self, name: FileId) -> None:
+        """A long-lived process without turns: the oldest knowledge goes first."""
+        if name not in self._tokens:
+            del self._tokens[next(iter(self._tokens))]
 
 
 class ProcessLedger(Ledger):

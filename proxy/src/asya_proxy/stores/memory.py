@@ -106,7 +106,7 @@ class MemoryStore(BaseStore):
         return Reading(stat, found.data[begin:end])
 
     async def put(self, key: bytes, body: Body, change: Change) -> Stat:
-        data = await body.read()
+        data = body.data if body.data is not None else await body.read()
         done = self._done.get((change.id, key))
         if done is not None:
             return done[1]  # type: ignore[return-value]

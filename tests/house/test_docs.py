@@ -1,11 +1,13 @@
 """The documentation: what is generated is fresh, what there is is in it, and it builds without a warning."""
 
+import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from asya_contract.errors import WIRE_ERRORS
 from support.documentation import DOCS, generator, pages
@@ -37,6 +39,34 @@ def test_generated_pages_are_fresh(path: str, made: dict[str, str], request: pyt
 
 def test_every_generated_page_is_compared(made: dict[str, str]) -> None:
     assert sorted(made) == sorted(GENERATED)
+
+
+def test_what_has_no_words_is_refused() -> None:
+    generate, facts = generator("generate"), generator("facts")
+    (field,) = facts.fields({"properties": {"speed": {"type": "integer", "maximum": 3}}}, "spec")
+    with pytest.raises(generate.Undocumented, match=r"spec\.speed in crds"):
+        generate._field_row(field, "spec")
+    option = facts.Argument("--fast", "", "")
+    with pytest.raises(generate.Undocumented, match="--fast of asya run"):
+        generate._argument(option, "asya run")
+    node = yaml.compose("operator:\n  # -- A limit.\n  speed: 3\n  size: 4\n")
+    values = facts._values(node, "operator:\n  # -- A limit.\n  speed: 3\n  size: 4\n".splitlines(), "")
+    assert [(v.path, v.default, v.meaning) for v in values] == [
+        ("operator.speed", "3", "A limit."),
+        ("operator.size", "4", ""),
+    ]
+
+
+def test_reasons_are_found_in_each_form() -> None:
+    source = """
+Condition("Ready", "False", "First", "...")
+Trouble("Second", "...", True)
+reason = "Third" if crashed else "Fourth"
+row = {"type": kind, "reason": "Fifth"}
+await self._release(body, "Warning", "Sixth", "...")
+"""
+    found = generator("facts")._reasons_in(ast.parse(source.replace("await ", "")))
+    assert sorted(reason for reason, _ in found) == ["Fifth", "First", "Fourth", "Second", "Sixth", "Third"]
 
 
 def headings(page: str) -> set[str]:

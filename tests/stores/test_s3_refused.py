@@ -16,7 +16,7 @@ from asya_proxy.check import check
 from asya_proxy.races import COMPLETION_RACE
 from asya_proxy.server import Server
 from asya_proxy.sockets import listen_on
-from support.server_s3 import BucketServer, GoFakeS3, S3Proxy
+from support.server_s3 import BucketServer, GoFakeS3, MinioServer, S3Proxy
 from support.wire_client import WireClient
 
 REFUSAL = "CompleteMultipartUpload ignores If-None-Match"
@@ -28,6 +28,12 @@ def gofakes3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoFakeS3]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
+    with MinioServer(tmp_path_factory.mktemp("minio")) as running:
+        yield running
+
+
 @pytest.fixture
 def socket_path() -> Iterator[str]:
     """Short, because a Unix socket's path is."""
@@ -35,7 +41,9 @@ def socket_path() -> Iterator[str]:
         yield f"{path}/state.sock"
 
 
-def loaded(server: BucketServer, consistency: str, socket_path: str = "/tmp/state.sock") -> settings.Settings:
+def loaded(
+    server: BucketServer, consistency: str, socket_path: str = "/tmp/state.sock", **more: str
+) -> settings.Settings:
     environ = {
         **server.environ,
         "STATE_BACKEND": "s3",
@@ -44,8 +52,21 @@ def loaded(server: BucketServer, consistency: str, socket_path: str = "/tmp/stat
         "STATE_CONSISTENCY": consistency,
         "STATE_SOCKET": socket_path,
         "STATE_HTTP_ADDR": "127.0.0.1:0",
+        **more,
     }
     return settings.load(environ)
+
+
+@asynccontextmanager
+async def serving(found: settings.Settings) -> AsyncIterator[WireClient]:
+    """A client of the socket of a proxy that is ready."""
+    async with proxy(found) as (_, health):
+        assert (await health.ask("GET", "/readyz")).status == 200
+        client = await WireClient.connect(found.mounts[0].socket)
+        try:
+            yield client
+        finally:
+            await client.close()
 
 
 @asynccontextmanager
@@ -81,14 +102,11 @@ async def test_gofakes3_is_refused_at_start(
 
 
 async def test_gofakes3_in_lww_refuses_what_needs_the_promise(gofakes3: GoFakeS3, socket_path: str) -> None:
-    async with proxy(loaded(gofakes3, "lww", socket_path)) as (_, health):
-        assert (await health.ask("GET", "/readyz")).status == 200
-        client = await WireClient.connect(socket_path)
+    async with serving(loaded(gofakes3, "lww", socket_path)) as client:
         assert (await client.put("f", b"1")).status == 204
         assert (await client.get("f")).body == b"1"
         for reply in (await client.put("g", b"", if_none_match="*"), await client.append("f", b"2")):
             assert (reply.status, reply.error) == (501, "unsupported")
-        await client.close()
 
 
 async def test_gofakes3_is_refused_by_hand(gofakes3: GoFakeS3, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,3 +125,38 @@ async def test_s3proxy_is_refused_by_its_races(tmp_path: Path, capsys: pytest.Ca
     said = capsys.readouterr().out
     print(said)
     assert f"broken promise: CompleteMultipartUpload {COMPLETION_RACE}\n" in said
+
+
+@pytest.mark.soak
+class TestMinio:
+    """It does not compare where it deletes: that alone is refused, in CAS."""
+
+    async def test_its_races(self, minio: MinioServer, capsys: pytest.CaptureFixture[str]) -> None:
+        assert await check(loaded(minio, "cas"), races=True) == 0
+        said = capsys.readouterr().out
+        print(said)
+        assert said.count("broken promise") == said.count("broken promise: DeleteObject ignores If-Match\n") == 1
+
+    @pytest.mark.parametrize("weak", [False, True])
+    async def test_cas_but_for_deletes(self, minio: MinioServer, socket_path: str, weak: bool) -> None:
+        found = loaded(minio, "cas", socket_path, STATE_WEAK_DELETE=str(weak).lower())
+        name = f"f-{weak}"
+        async with serving(found) as client:
+            made = await client.put(name, b"1", if_none_match="*")
+            assert made.status == 204
+            assert (await client.put(name, b"2", if_none_match="*")).error == "exists"
+            changed = await client.put(name, b"2", if_match=made.etag)
+            assert changed.status == 204
+            assert (await client.put(name, b"3", if_match=made.etag)).error == "conflict"
+            assert (await client.append(name, b"3")).status == 204
+            here = await client.get(name)
+            assert here.body == b"23"
+            gone = await client.delete(name, if_match=here.etag)
+            assert gone.status == (204 if weak else 501)
+
+    async def test_lww(self, minio: MinioServer, socket_path: str) -> None:
+        async with serving(loaded(minio, "lww", socket_path)) as client:
+            assert (await client.put("g", b"1", if_none_match="*")).status == 204
+            assert (await client.append("g", b"2")).status == 204
+            assert (await client.get("g")).body == b"12"
+            assert (await client.delete("g")).status == 204

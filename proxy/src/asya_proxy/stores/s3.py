@@ -180,7 +180,8 @@ class S3Store(BaseStore):
         found: list[_Listed] = []
         more = True
         while more and len(found) < limit:
-            ask["MaxKeys"] = min(_PAGE, limit - len(found))
+            # Never one: MinIO, asked for one name behind a directory with a marker, ends the listing.
+            ask["MaxKeys"] = min(_PAGE, max(2, limit - len(found)))
             answer = await self._calls.read("list", partial(self._calls.sdk.reads.list_objects_v2, **ask))
             more = bool(answer.get("IsTruncated"))
             if more:
@@ -190,7 +191,8 @@ class S3Store(BaseStore):
                 for item in _listed(answer, len(self._prefix))
                 if item.name.startswith(prefix) and (not start or item.object_name > start_name)
             ]
-        ordered = object_keys.order(found, more=more)
+        more = more or len(found) > limit
+        ordered = object_keys.order(found[:limit], more=more)
         return Page(
             entries=[item.entry for item in ordered if item.entry is not None],
             prefixes=[item.name for item in ordered if item.entry is None],

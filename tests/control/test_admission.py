@@ -66,6 +66,10 @@ def test_a_patch_does_not_send_a_pods_variables_back():
     assert len(json.dumps(operations(ask(review(big))))) < 10_000
 
 
+def test_a_dry_run_is_answered_alike():
+    assert operations(ask(review(dryRun=True))) == operations(ask(review()))
+
+
 def test_a_second_review_has_no_patch():
     assert operations(ask(review(inject(pod(), "team-a", SETTINGS)))) == []
 

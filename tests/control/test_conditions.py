@@ -127,6 +127,16 @@ CASES = {
         sick(events=[event("FailedCreate", "exceeded quota: q")]),
         "Degraded", "True", "QuotaExceeded", "exceeded quota: q; raise the ResourceQuota",
     ),
+    "service-account": (
+        sick(events=[event("FailedCreate", 'Error creating: pods "a-" is forbidden: error looking up service account '
+            'team-a/robot: serviceaccount "robot" not found')]),
+        "Degraded", "True", "ServiceAccountMissing", "or correct spec.serviceAccountName",
+    ),
+    "key-missing": (
+        sick(pods=[pod(init=[proxy()], main=[waiting("asya-runtime", "CreateContainerConfigError",
+            "couldn't find key token in Secret team-a/keys")])]),
+        "Degraded", "True", "ContainerConfig", "couldn't find key token in Secret team-a/keys",
+    ),
     "bucket": (
         sick(pods=[pod(init=[crashed("asya-state-proxy", "bucket asya-actor-state does not exist")])]),
         "StateReady", "False", "BucketMissing", "create the bucket",

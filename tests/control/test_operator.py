@@ -227,6 +227,25 @@ async def test_it_runs_as_a_user_without_a_name(cluster, monkeypatch):
         await eventually(lambda: cluster.get("deployments"))
 
 
+async def test_what_somebody_else_writes_into_the_status_does_not_last(cluster):
+    """No conflict ends a pass: the status is the operator's, and written by force."""
+    async with running(cluster) as operator:
+        cluster.create("asyncactors", actor())
+        await eventually(lambda: cluster.condition("Ready"))
+        before = cluster.get("asyncactors")["status"]
+        theirs = {**before, "replicas": 7, "conditions": [{**before["conditions"][0], "reason": "Theirs"}]}
+        body = {"apiVersion": "asya.sh/v1alpha1", "kind": "AsyncActor", "metadata": {"name": "chat-agent"}}
+        path = cluster.path("asyncactors", "chat-agent") + "/status"
+        answer = cluster.kube.apply({**body, "status": theirs}, path, fieldManager="theirs")
+        assert answer.status_code == 200, answer.text
+        await operator.reconciler.reconcile(cluster.namespace, "chat-agent")
+        after = cluster.get("asyncactors")["status"]
+        assert (after["replicas"], [row["reason"] for row in after["conditions"]]) == (
+            0,
+            [row["reason"] for row in before["conditions"]],
+        )
+
+
 async def test_a_restart_makes_nothing_twice(cluster):
     async with running(cluster):
         cluster.create("asyncactors", actor())

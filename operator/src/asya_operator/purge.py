@@ -1,5 +1,6 @@
 """The Job that removes an actor's state (`deletionPolicy: Delete`), and what its outcome means; pure."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -13,13 +14,24 @@ from asya_operator.state import StateConfig, credentials_dir, proxy_variables, r
 FINALIZER = f"{GROUP}/purge-state"
 ATTEMPTS = 3
 ATTEMPT_SECONDS = 3600
+LONGEST_NAME = 63
 
 Outcome = Literal["running", "done", "failed"]
 
 
 def job_name(actor: AsyncActor) -> str:
-    """Short enough for the label that Kubernetes makes of it."""
-    return f"{actor.name[:50].rstrip('-')}-purge"
+    """The actor's own: short enough for the label that Kubernetes makes of it, and no other actor's."""
+    name = f"{actor.name}-purge"
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(actor.name.encode()).hexdigest()[:8]
+    return f"{actor.name[:48].rstrip('-')}-{digest}-purge"
+
+
+def own(found: Mapping[str, Any], actor: AsyncActor) -> bool:
+    """Whether a Job of that name is this actor's."""
+    owners = found["metadata"].get("ownerReferences") or []
+    return any(owner.get("uid") == actor.metadata.uid for owner in owners)
 
 
 def own_config(actor: AsyncActor, settings: Settings) -> StateConfig:
@@ -32,7 +44,7 @@ def own_config(actor: AsyncActor, settings: Settings) -> StateConfig:
 def job(actor: AsyncActor, settings: Settings) -> Manifest:
     """A Job that runs `asya-state-proxy purge` with the environment the proxy had."""
     config = own_config(actor, settings)
-    own = {**labels(actor), "app.kubernetes.io/component": "purge"}
+    ours = {**labels(actor), "app.kubernetes.io/component": "purge"}
     container: Manifest = {
         "name": INSTALL_CONTAINER,
         "image": settings.proxy_image,
@@ -58,13 +70,13 @@ def job(actor: AsyncActor, settings: Settings) -> Manifest:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {**metadata(actor), "name": job_name(actor), "labels": own},
+        "metadata": {**metadata(actor), "name": job_name(actor), "labels": ours},
         "spec": {
             "backoffLimit": ATTEMPTS - 1,
             "activeDeadlineSeconds": ATTEMPTS * ATTEMPT_SECONDS,
             # Its pods are not the actor's: the Service and the Deployment select by the actor's label.
             "template": {
-                "metadata": {"labels": {k: v for k, v in own.items() if not k.startswith(GROUP)}},
+                "metadata": {"labels": {k: v for k, v in ours.items() if not k.startswith(GROUP)}},
                 "spec": pod,
             },
         },

@@ -387,6 +387,8 @@ class Reconciler:
             await self._kube.apply(purge.job(actor, self._settings), MANAGER, force=True)
             await self._event(body, "Normal", "Purging", "its pods are gone; a Job purges the state")
             return WAIT_FOR_PURGE
+        if not purge.own(job, actor):
+            raise KubeError(409, f"a Job {purge.job_name(actor)!r} is there and belongs to somebody else")
         outcome, words = purge.outcome(job)
         if outcome == "running":
             return WAIT_FOR_PURGE

@@ -1,7 +1,7 @@
 """Why the API server refuses an object, from its own words: a reason for a condition, and what to do next; pure.
 
-The words are those of Kubernetes' authorizer and of its admission plugins ResourceQuota, LimitRanger, PodSecurity and
-ValidatingAdmissionPolicy, and of webhooks.
+The words are those of Kubernetes' authorizer and of its admission plugins ResourceQuota, LimitRanger, ServiceAccount,
+PodSecurity and ValidatingAdmissionPolicy, and of webhooks.
 """
 
 import re
@@ -27,6 +27,11 @@ REFUSALS: tuple[tuple[str, str, str], ...] = (
         r"(minimum|maximum) \S+ usage per|limit to request ratio per|must be less than or equal to \S+ limit",
         "LimitRangeViolated",
         "bring spec.resources and stateProxy.resources within the LimitRange of the namespace",
+    ),
+    (
+        r"error looking up service account",
+        "ServiceAccountMissing",
+        "create the ServiceAccount, or correct spec.serviceAccountName",
     ),
     (
         r"violates PodSecurity",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -58,6 +60,12 @@ def blocks(page: str) -> list[Block]:
     return found
 
 
+def navigation() -> list[str]:
+    """The pages that mkdocs.yml leads to, in order."""
+    sections = yaml.safe_load((DOCS.parent / "mkdocs.yml").read_text())["nav"]
+    return [path for section in sections for entry in next(iter(section.values())) for path in entry.values()]
+
+
 def all_blocks(*languages: str) -> list[Block]:
-    """The blocks of every page in one of these languages."""
-    return [block for page in pages() for block in blocks(page) if block.language in languages]
+    """The blocks of every page of the navigation in one of these languages."""
+    return [block for page in navigation() for block in blocks(page) if block.language in languages]

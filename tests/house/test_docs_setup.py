@@ -3,10 +3,8 @@ enforces it, and then the whole proxy as an actor of each of two namespaces. A n
 backend, and the proxy says so.
 """
 
-import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from asya_proxy import settings
+from asya_proxy.check import check
 from asya_proxy.stores import nats_streams
 from support.documentation import DOCS, blocks
 from support.server_iam import IamServer, S3ServerWithUsers
@@ -47,42 +47,51 @@ def filled(guide: str, namespace: str, **changes: str) -> str:
     return done.stdout
 
 
-def check(backend: str, bucket: str, namespace: str, credentials: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """`asya-state-proxy check` as the proxy of an actor in `namespace`."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("STATE_", "AWS_"))}
-    environ = clean | {
-        "STATE_BACKEND": backend,
-        "STATE_BUCKET": bucket,
-        "STATE_CONSISTENCY": "cas",
-        "STATE_PREFIX": f"{namespace}/actor/",
-        "STATE_ACTOR": f"{namespace}/actor",
-        **credentials,
-    }
-    command = [sys.executable, "-m", "asya_proxy", "check"]
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+class Proxies:
+    """`asya-state-proxy check` as the proxy of an actor in some namespace: is it content, and what does it print."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    async def check(self, backend: str, bucket: str, namespace: str, credentials: dict[str, str]) -> tuple[bool, str]:
+        environ = {
+            "STATE_BACKEND": backend,
+            "STATE_BUCKET": bucket,
+            "STATE_CONSISTENCY": "cas",
+            "STATE_PREFIX": f"{namespace}/actor/",
+            "STATE_ACTOR": f"{namespace}/actor",
+            **credentials,
+        }
+        status = await check(settings.load(environ), races=False)
+        return status == 0, self._capsys.readouterr().out
+
+    async def each_reaches_its_own_and_no_other(
+        self, backend: str, buckets: dict[str, str], credentials: dict[str, dict[str, str]]
+    ) -> None:
+        for namespace, variables in credentials.items():
+            content, said = await self.check(backend, buckets[namespace], namespace, variables)
+            assert content, said
+            assert "ok: promises tested" in said
+        content, said = await self.check(backend, buckets["team-b"], "team-b", credentials["team-a"])
+        assert not content
+        assert re.search(r"FAILED: .*(refus|NOPERM|permission)", said, re.IGNORECASE | re.DOTALL), said
 
 
-def each_reaches_its_own_and_no_other(backend: str, bucket: str, credentials: dict[str, dict[str, str]]) -> None:
-    for namespace, variables in credentials.items():
-        done = check(backend, bucket, namespace, variables)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "ok: promises tested" in done.stdout
-    refused = check(backend, bucket, "team-b", credentials["team-a"])
-    assert refused.returncode == 1, refused.stdout
-    assert "FAILED" in refused.stdout
-    assert re.search(r"refus|NOPERM|permission", refused.stdout, re.IGNORECASE), refused.stdout
+@pytest.fixture
+def proxies(capsys: pytest.CaptureFixture[str]) -> Proxies:
+    return Proxies(capsys)
 
 
-def test_s3(place: Path) -> None:
+async def test_s3(place: Path, proxies: Proxies) -> None:
     with IamServer(place / "iam") as iam, S3ServerWithUsers(place / "s3", iam) as server:
         credentials = {
             name: server.environ | iam.user(name, filled("setup/s3.md", name, **{"asya-actor-state": server.bucket}))
             for name in NAMESPACES
         }
-        each_reaches_its_own_and_no_other("s3", server.bucket, credentials)
+        await proxies.each_reaches_its_own_and_no_other("s3", dict.fromkeys(NAMESPACES, server.bucket), credentials)
 
 
-def test_redis(place: Path) -> None:
+async def test_redis(place: Path, proxies: Proxies) -> None:
     acl = place / "users.acl"
     acl.write_text("".join(re.sub(r"(?m)^#.*\n", "", filled("setup/redis.md", name)) for name in NAMESPACES))
     (conf,) = [block.text for block in blocks("setup/redis.md") if block.title == "redis.conf"]
@@ -90,25 +99,22 @@ def test_redis(place: Path) -> None:
         credentials = {
             name: {"REDIS_URL": f"redis://{name}:change-me@127.0.0.1:{server.port}/0"} for name in NAMESPACES
         }
-        each_reaches_its_own_and_no_other("redis", "asya-state", credentials)
+        await proxies.each_reaches_its_own_and_no_other("redis", dict.fromkeys(NAMESPACES, "asya-state"), credentials)
 
 
-def test_nats(place: Path) -> None:
+async def test_nats(place: Path, proxies: Proxies) -> None:
     """Namespaces do not share a bucket there: the neighbour's bucket is refused."""
     users = [filled("setup/nats.md", name) for name in NAMESPACES]
     config = "authorization { users = [ {user: admin, password: admin}\n" + "\n".join(users) + "] }"
     with NatsServer(place, config=config) as server:
         address = server.url.removeprefix("nats://")
         for name in NAMESPACES:
-            made = check("nats", name, name, {"NATS_URL": f"nats://admin:admin@{address}"})
-            assert made.returncode == 0, made.stdout + made.stderr
-        for name in NAMESPACES:
-            own = {"NATS_URL": f"nats://{name}:change-me@{address}"}
-            done = check("nats", name, name, own)
-            assert done.returncode == 0, done.stdout + done.stderr
-        refused = check("nats", "team-b", "team-b", {"NATS_URL": f"nats://team-a:change-me@{address}"})
-        assert refused.returncode == 1
-        assert "FAILED" in refused.stdout
+            # Its streams are made by who may.
+            content, said = await proxies.check("nats", name, name, {"NATS_URL": f"nats://admin:admin@{address}"})
+            assert content, said
+        credentials = {name: {"NATS_URL": f"nats://{name}:change-me@{address}"} for name in NAMESPACES}
+        buckets = {name: name for name in NAMESPACES}
+        await proxies.each_reaches_its_own_and_no_other("nats", buckets, credentials)
 
 
 async def test_the_commands_for_streams_are_those_that_the_proxy_prints(monkeypatch: pytest.MonkeyPatch) -> None:

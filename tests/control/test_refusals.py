@@ -27,8 +27,15 @@ RULES = yaml.safe_load(re.search(r'define "asya.actorRules" -}}\n(.*?){{- end', 
 
 @pytest.fixture(scope="session")
 def user(kube):
-    """The kubeconfig of a user who may see resource definitions, as the chart's operator may, and nothing else."""
-    rules = [{"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": ["list"]}]
+    """The kubeconfig of a user who may see our resource definition, as the chart's operator may, and nothing else."""
+    rules = [
+        {
+            "apiGroups": ["apiextensions.k8s.io"],
+            "resources": ["customresourcedefinitions"],
+            "resourceNames": ["asyncactors.asya.sh"],
+            "verbs": ["get"],
+        }
+    ]
     role = {"metadata": {"name": "definitions"}, "rules": rules}
     assert kube.request("POST", f"{RBAC}/clusterroles", json=role).status_code == 201
     binding = {"metadata": {"name": "definitions"}, **_bound("ClusterRole", "definitions")}

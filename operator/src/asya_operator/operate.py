@@ -160,14 +160,14 @@ class Operator:
         while True:
             await asyncio.sleep(LIST_SECONDS)
             try:
-                for found in await self._definitions():
+                if (found := await self._definition()) is not None:
                     definition.check(found)
                 await self.compare()
             except KubeError as error:
                 log.warning("list failed", extra={"error": str(error)})
 
-    async def _definitions(self) -> list[Object]:
-        return await self.kube.list("CustomResourceDefinition", None, fields=f"metadata.name={definition.NAME}")
+    async def _definition(self) -> Object | None:
+        return await self.kube.get("CustomResourceDefinition", None, definition.NAME)
 
     async def watch(self, stop: asyncio.Event) -> None:
         """Kopf, from the moment on when the cluster's definition is ours, until `stop` is set."""
@@ -197,17 +197,16 @@ class Operator:
     async def _undefined(self) -> str:
         """Why the cluster's definition cannot be used; empty where it can."""
         try:
-            found = await self._definitions()
-            for one in found:
-                definition.check(one)
+            found = await self._definition()
+            if found is None:
+                return f"the resource definition {definition.NAME} is not there; apply crds/asyncactors.yaml"
+            definition.check(found)
             # Kopf looks once at what is served, and is deaf for what comes later.
             served = await self.kube.serves("AsyncActor")
         except KubeError as error:
             return f"the resource definition {definition.NAME} cannot be read: {error}"
         except definition.ForeignDefinition as error:
             return str(error)
-        if not found:
-            return f"the resource definition {definition.NAME} is not there; apply crds/asyncactors.yaml"
         return "" if served else f"the API server does not serve {definition.NAME} yet"
 
     async def compare(self) -> None:

@@ -329,7 +329,7 @@ def chart() -> str:
     return page("Chart values", *parts)
 
 
-# For language models.
+# llms.txt.
 
 
 def llms() -> str:

@@ -70,6 +70,7 @@ test: install servers ## every test that needs no cluster, on one CPython (and t
 .PHONY: soak
 soak: install servers ## the long campaigns; hours, by hand, log kept in build/soak.log
 	tests/servers/build.sh soak
+	tests/servers/debian.sh
 	mkdir -p build
 	$(BIN)/pytest -m soak --soak --timeout 3600 2>&1 | tee build/soak.log
 

@@ -14,7 +14,7 @@ from support.servers import Server, free_port, require
 class NatsServer(Server):
     """`config` is further configuration in nats-server's own language; `jetstream` False leaves it out.
 
-    `credentials` (`user:password@`) go into `url` and may be changed.
+    `credentials` (`user:password@`) go into `url` and may be changed. `binary` is another one than the system's.
     """
 
     def __init__(
@@ -25,10 +25,12 @@ class NatsServer(Server):
         jetstream: bool = True,
         max_payload: int = 1 << 20,
         name: str = "test",
+        binary: str = "",
     ) -> None:
         super().__init__(directory)
         self.port = free_port()
         self.credentials = ""
+        self._binary = binary
         store = f"jetstream {{ store_dir: {json.dumps(str(directory / 'jetstream'))} }}" if jetstream else ""
         self._config = "\n".join(
             [f"listen: 127.0.0.1:{self.port}", f"max_payload: {max_payload}", f"server_name: {name}", store, config, ""]
@@ -41,7 +43,7 @@ class NatsServer(Server):
     def command(self) -> Sequence[str]:
         config = self.directory / "nats.conf"
         config.write_text(self._config)
-        return [require("nats-server", "nats-server"), "-c", str(config)]
+        return [self._binary or require("nats-server", "nats-server"), "-c", str(config)]
 
     def ready(self) -> bool:
         with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
@@ -49,7 +51,7 @@ class NatsServer(Server):
 
 
 @contextmanager
-def nats_cluster(directory: Path) -> Iterator[str]:
+def nats_cluster(directory: Path, binary: str = "") -> Iterator[str]:
     """Three servers that replicate; the URL of all. JetStream answers only once they have elected a leader."""
     ports = [free_port() for _ in range(3)]
     routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
@@ -59,6 +61,7 @@ def nats_cluster(directory: Path) -> Iterator[str]:
                 directory / f"n{number}",
                 config=f"cluster {{ name: c, listen: 127.0.0.1:{port}, routes: [{routes}] }}",
                 name=f"n{number}",
+                binary=binary,
             )
             for number, port in enumerate(ports)
         ]

@@ -6,6 +6,8 @@ import sys
 from datetime import UTC, datetime
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# What kopf hangs on its records for itself: all its settings, thousands of characters of them.
+_KOPF = frozenset({"settings", "k8s_skip"})
 
 
 class JsonFormatter(logging.Formatter):
@@ -18,7 +20,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        line |= {name: value for name, value in vars(record).items() if name not in _STANDARD | _KOPF}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
@@ -29,3 +31,6 @@ def set_up(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    if level == "info":
+        # Kopf tells of each event of each object.
+        logging.getLogger("kopf").setLevel(logging.WARNING)

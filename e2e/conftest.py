@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rig import artifacts
+from rig import artifacts, backends
 from rig.actors import Namespace, new_namespace
 from rig.cluster import Cluster, cluster
 from rig.images import images as build_images
-from rig.installation import Installation, start_redis
+from rig.installation import Installation
 from support.golden import Golden
 
 FAILED = pytest.StashKey[bool]()
@@ -48,10 +48,10 @@ def images(kube: Cluster) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def installation(kube: Cluster, images: dict[str, str]) -> Iterator[Installation]:
-    """The chart, installed by Helm, and a Redis beside it."""
+    """The chart, installed by Helm, and the backends beside it."""
     found = Installation(kube, images)
     try:
-        start_redis(kube, images["redis"])
+        backends.start(kube, images)
         found.install()
     except BaseException:
         artifacts.dump(kube, "installation", None)

@@ -16,10 +16,11 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
+from rig import backends  # noqa: E402
 from rig.actors import Namespace, container_status, is_ready, new_namespace  # noqa: E402
 from rig.cluster import Object, cluster  # noqa: E402
 from rig.images import images  # noqa: E402
-from rig.installation import Installation, start_redis  # noqa: E402
+from rig.installation import Installation  # noqa: E402
 from rig.waiting import until  # noqa: E402
 
 POLL_SECONDS = 0.05
@@ -85,7 +86,7 @@ def start(namespace: Namespace, body: Object, name: str) -> dict[str, float]:
 def main(rounds: int) -> None:
     with cluster() as kube:
         names = images(kube)
-        start_redis(kube, names["redis"])
+        backends.start(kube, names)
         installation = Installation(kube, names)
         installation.install()
         namespace = new_namespace(kube, names, {})

@@ -15,7 +15,7 @@ from rig.installation import CERTIFICATE, CONFIGURATION, OPERATOR, SYSTEM, WEBHO
 from rig.waiting import until
 
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
-PODS = 100
+PODS = 200
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_every_pod_is_injected_while_webhook_and_certificate_are_replaced(
             # A burst, and then one after the other until everything has been replaced.
             while len(answers) < PODS or not replaced.is_set():
                 answers.append(_create(namespace, pod))
-                replaced.wait(0.2 if len(answers) < PODS else 1)
+                replaced.wait(0.1 if len(answers) < PODS else 1)
         except BaseException as error:
             failed.append(error)
 

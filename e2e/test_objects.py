@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from rig.actors import Namespace
-from rig.installation import OPERATOR, REDIS_URL, RELEASE, SYSTEM, Installation
+from rig.backends import BACKENDS
+from rig.installation import OPERATOR, RELEASE, SYSTEM, Installation
 from rig.waiting import until
 from support.golden import Golden
 
@@ -55,7 +56,7 @@ def test_troubles_are_told_with_what_to_do(namespace: Namespace) -> None:
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": "none"},
-        "stringData": {"REDIS_URL": REDIS_URL},
+        "stringData": {"REDIS_URL": BACKENDS["redis"].url},
     }
     namespace.cluster.apply(secret, namespace=namespace.name)
     missing.ready(deadline=120)

@@ -9,12 +9,12 @@ from typing import Any
 
 import requests
 
+from rig.backends import BUCKET
 from rig.cluster import Cluster, Object
 from rig.waiting import until
 
 READY_SECONDS = 60.0
 GONE_SECONDS = 60.0
-BUCKET = "e2e"
 
 
 class Unanswered(Exception):

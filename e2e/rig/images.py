@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rig.cluster import ROOT, Cluster
+from support.binaries import binary
 
 IMAGE_SH = ROOT / "e2e" / "image.sh"
 BUILD_SECONDS = 900
@@ -48,6 +49,9 @@ APP = ROOT / "e2e" / "app"
 _APP_FILES = (APP, EXAMPLE / "agent.py", EXAMPLE / "llm.py")
 _LOCK = ROOT / ".ci" / "build.lock"
 
+_BACKENDS = ROOT / "e2e" / "backends" / "Dockerfile"
+_SERVERS = (ROOT / "tests" / "servers" / "build.sh", ROOT / "tests" / "servers" / "gcs")
+
 SOURCES = {
     "operator": Source(
         "asya-operator",
@@ -58,7 +62,10 @@ SOURCES = {
     "plain": Source("asya-e2e-plain", APP / "Dockerfile", _APP_FILES, _APP_FILES, "plain"),
     "directory": Source("asya-e2e-directory", APP / "Dockerfile", _APP_FILES, _APP_FILES, "directory"),
     "entrypoint": Source("asya-e2e-entrypoint", APP / "Dockerfile", _APP_FILES, _APP_FILES, "entrypoint"),
-    "redis": Source("asya-e2e-redis", ROOT / "e2e" / "redis" / "Dockerfile", (), (ROOT / "e2e" / "redis",)),
+    "redis": Source("asya-e2e-redis", _BACKENDS, (), (_BACKENDS,), "redis"),
+    "nats": Source("asya-e2e-nats", _BACKENDS, (), (_BACKENDS,), "nats"),
+    "s3": Source("asya-e2e-s3", _BACKENDS, _SERVERS, (binary("versitygw"),), "s3"),
+    "gcs": Source("asya-e2e-gcs", _BACKENDS, _SERVERS, (binary("gcsd"),), "gcs"),
 }
 
 

@@ -1,19 +1,18 @@
-"""The chart on the cluster: installed, changed and removed by Helm alone; and a Redis for the state of the actors."""
+"""The chart on the cluster: installed, changed and removed by Helm alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rig.cluster import ROOT, Cluster, Object
+from rig.backends import BACKENDS, NAMESPACE
+from rig.cluster import ROOT, Cluster
 from rig.waiting import until
 
 RELEASE = "asya"
 SYSTEM = "asya-e2e-system"
-BACKENDS = "asya-e2e-backends"
 CHART = ROOT / "chart"
 INSTALL_SECONDS = 120
 OPERATOR, WEBHOOK, CERTIFICATE = "asya-operator", "asya-webhook", "asya-webhook-certificate"
 CONFIGURATION = f"{RELEASE}-{SYSTEM}"
-REDIS_URL = f"redis://redis.{BACKENDS}:6379"
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,10 @@ class Installation:
         for part in ("operator", "proxy"):
             repository, tag = self.images[part].rsplit(":", 1)
             values += [f"images.{part}.repository={repository}", f"images.{part}.tag={tag}"]
-        values += ["actors.imagePullPolicy=IfNotPresent", f"stateProxy.backends.redis.endpoint={REDIS_URL}"]
+        values += [
+            "actors.imagePullPolicy=IfNotPresent",
+            *(v for backend in BACKENDS.values() for v in backend.values()),
+        ]
         self.cluster.run(
             "helm", "upgrade", "--install", RELEASE, str(CHART), "--namespace", SYSTEM, "--create-namespace",
             *(part for value in values for part in ("--set", value)),
@@ -73,31 +75,4 @@ class Installation:
         """Everything of the tests, from a cluster that is not ours."""
         self.uninstall()
         self.cluster.kubectl("delete", "crd", "asyncactors.asya.sh", "--timeout=60s", deadline=70)
-        self.cluster.kubectl("delete", "namespace", SYSTEM, BACKENDS, "--timeout=90s", deadline=100)
-
-
-def start_redis(cluster: Cluster, image: str) -> None:
-    """A Redis without persistence; it outlives all actors of the session."""
-    metadata: Object = {"name": "redis", "namespace": BACKENDS, "labels": {"app": "redis"}}
-    container = {
-        "name": "redis",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "readinessProbe": {"tcpSocket": {"port": 6379}, "periodSeconds": 1},
-    }
-    cluster.apply(
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": BACKENDS}},
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": metadata,
-            "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": metadata,
-            "spec": {"selector": {"app": "redis"}, "ports": [{"port": 6379}]},
-        },
-    )
-    cluster.kubectl("-n", BACKENDS, "wait", "pod/redis", "--for=condition=Ready", "--timeout=60s", deadline=70)
+        self.cluster.kubectl("delete", "namespace", SYSTEM, NAMESPACE, "--timeout=90s", deadline=100)

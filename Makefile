@@ -17,11 +17,12 @@ help: ## list the targets
 
 .venv/.locked: requirements.lock | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
-	$(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
+	$(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(BIN)/python requirements.lock
 	touch $@
 
 .venv/.installed: .venv/.locked $(MEMBERS:%=%/pyproject.toml)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(MEMBERS:%=-e %)
+	$(BIN)/python -m compileall -q $(MEMBERS:%=%/src)
 	touch $@
 
 .PHONY: install
@@ -115,4 +116,5 @@ docs: install ## build the documentation into build/site; a warning is an error
 .PHONY: e2e
 e2e: install ## whole pods: on the cluster that KUBECONFIG names, else on a local one that ends with it
 	[ -n "$${KUBECONFIG-}" ] || { e2e/cluster/deps.sh; e2e/cluster/build.sh; e2e/cluster/image.sh base 3.13; }
+	tests/servers/build.sh
 	time $(BIN)/pytest e2e

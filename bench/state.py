@@ -8,9 +8,14 @@ Contenders take turns round by round, so that a machine whose speed drifts slows
 - `http`:  the same requests to the same proxy by `http.client`, a new connection each (the usual pattern)
 - `redis`: redis-py over a Unix socket to a real redis-server, GET / SET / STRLEN of 1 KiB
 - `disk`:  the same calls on a plain file, in a process without the shim
-- `pass`:  `os.stat` of a plain file, with and without the shim installed
 
-Goals: read and stat <= 1.2 x redis, write <= 1.5 x redis, `pass` <= 0.35 us more with the shim.
+Of one file, and (`many`) of 1,000 files in turn, so that nothing that either side keeps of a file helps; `json` is
+load and dump of a history of 20 messages in text mode, `8 MiB` one large file, `walk` an `os.walk` over 10,000 files
+in 100 directories. `pass` is `os.stat` of a plain file with and without the shim installed, `near` that of one whose
+path has the mount's last name in it.
+
+Goals: read and stat <= 1.2 x redis, write <= 1.5 x redis, `pass` and `near` <= 0.35 us more with the shim, 8 MiB read
+<= 2 ms, one round trip for each directory of a walk, import and activation of the shim <= 10 ms (`bench/start.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import shutil
@@ -30,27 +36,87 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import start
+
+Cases = dict[str, Callable[[], object]]
+
 SIZE = 1024
-GOALS = {"read": 1.2, "stat": 1.2, "write": 1.5}
+LARGE = 8 << 20
+MANY = 1000
+DIRECTORIES = 100
+IN_EACH = 100
+HISTORY = [{"role": "user" if n % 2 else "assistant", "content": f"message {n}: " + "words " * 8} for n in range(20)]
+GOALS = {"read": 1.2, "stat": 1.2, "write": 1.5, "read many": 1.2, "stat many": 1.2, "write many": 1.5}
+LARGE_READ = 2.0
+"""Milliseconds."""
+SMALL = ("read", "stat", "write", "read many", "stat many", "write many", "json load", "json dump", "pass", "near")
+SLOW = {"read 8 MiB": 4, "write 8 MiB": 4, "walk": 1}
+"""How often in each round."""
 
 
-def shim_cases(_: Path) -> dict[str, Callable[[], object]]:
+def file_cases(root: str, directory: Path) -> Cases:
+    """The calls on files below `root`."""
+    payload = b"x" * SIZE
+    names = itertools.cycle([f"{root}/many{n}" for n in range(MANY)])
+
+    def write(name: str = f"{root}/bench", data: bytes = payload) -> None:
+        with open(name, "wb") as f:
+            f.write(data)
+
+    def read(name: str = f"{root}/bench") -> bytes:
+        with open(name, "rb") as f:
+            return f.read()
+
+    def dump() -> None:
+        with open(f"{root}/history.json", "w") as f:
+            json.dump(HISTORY, f)
+
+    def load() -> object:
+        with open(f"{root}/history.json") as f:
+            return json.load(f)
+
+    def walk() -> int:
+        return sum(len(files) for _, _, files in os.walk(f"{root}/tree"))
+
+    plain, near = os.__file__, str(directory / "state" / "near")
+    large = bytes(LARGE)
+    write()
+    dump()
+    write(f"{root}/large", large)
+    for _ in range(MANY):
+        write(next(names))
+    for n in range(DIRECTORIES):
+        os.makedirs(f"{root}/tree/{n}")
+        for m in range(IN_EACH):
+            write(f"{root}/tree/{n}/{m}", b"")
+    if walk() != DIRECTORIES * IN_EACH:
+        raise SystemExit("the walk did not find what was written")
+    return {
+        "read": read,
+        "write": write,
+        "stat": lambda: os.stat(f"{root}/bench"),
+        "read many": lambda: read(next(names)),
+        "write many": lambda: write(next(names)),
+        "stat many": lambda: os.stat(next(names)),
+        "json load": load,
+        "json dump": dump,
+        "read 8 MiB": lambda: read(f"{root}/large"),
+        "write 8 MiB": lambda: write(f"{root}/large", large),
+        "walk": walk,
+        "pass": lambda: os.stat(plain),
+        "near": lambda: os.stat(near),
+    }
+
+
+def shim_cases(directory: Path) -> Cases:
     import asya_shim
 
     asya_shim.activate_from_environment()
-    payload = b"x" * SIZE
+    return file_cases("/state", directory)
 
-    def write() -> None:
-        with open("/state/bench", "wb") as f:
-            f.write(payload)
 
-    def read() -> bytes:
-        with open("/state/bench", "rb") as f:
-            return f.read()
-
-    plain = os.__file__
-    write()
-    return {"read": read, "write": write, "stat": lambda: os.stat("/state/bench"), "pass": lambda: os.stat(plain)}
+def disk_cases(directory: Path) -> Cases:
+    return file_cases(str(directory / "disk"), directory)
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -63,7 +129,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def http_cases(directory: Path) -> dict[str, Callable[[], object]]:
+def http_cases(directory: Path) -> Cases:
     path = str(directory / "state.sock")
     payload = b"x" * SIZE
 
@@ -78,34 +144,29 @@ def http_cases(directory: Path) -> dict[str, Callable[[], object]]:
     return {"read": lambda: call("GET"), "write": lambda: call("PUT", payload), "stat": lambda: call("HEAD")}
 
 
-def redis_cases(directory: Path) -> dict[str, Callable[[], object]]:
+def redis_cases(directory: Path) -> Cases:
     import redis
 
     client = redis.Redis(unix_socket_path=str(directory / "redis.sock"))
-    payload = b"x" * SIZE
+    payload, large = b"x" * SIZE, bytes(LARGE)
+    names = itertools.cycle([f"many{n}" for n in range(MANY)])
+    for _ in range(MANY):
+        client.set(next(names), payload)
     client.set("bench", payload)
+    client.set("large", large)
+    client.set("history", json.dumps(HISTORY))
     return {
         "read": lambda: client.get("bench"),
         "write": lambda: client.set("bench", payload),
         "stat": lambda: client.strlen("bench"),
+        "read many": lambda: client.get(next(names)),
+        "write many": lambda: client.set(next(names), payload),
+        "stat many": lambda: client.strlen(next(names)),
+        "json load": lambda: json.loads(client.get("history")),  # type: ignore[arg-type]
+        "json dump": lambda: client.set("history", json.dumps(HISTORY)),
+        "read 8 MiB": lambda: client.get("large"),
+        "write 8 MiB": lambda: client.set("large", large),
     }
-
-
-def disk_cases(directory: Path) -> dict[str, Callable[[], object]]:
-    name = str(directory / "bench")
-    payload = b"x" * SIZE
-
-    def write() -> None:
-        with open(name, "wb") as f:
-            f.write(payload)
-
-    def read() -> bytes:
-        with open(name, "rb") as f:
-            return f.read()
-
-    plain = os.__file__
-    write()
-    return {"read": read, "write": write, "stat": lambda: os.stat(name), "pass": lambda: os.stat(plain)}
 
 
 CONTENDERS = {"shim": shim_cases, "http": http_cases, "redis": redis_cases, "disk": disk_cases}
@@ -117,7 +178,7 @@ def worker(contender: str, directory: Path) -> None:
     print(json.dumps(sorted(cases)), flush=True)
     clock = time.perf_counter_ns
     for line in sys.stdin:
-        case, count = line.split()
+        case, _, count = line.strip().rpartition(" ")
         call = cases[case]
         took = []
         for _ in range(int(count)):
@@ -145,6 +206,9 @@ def process(arguments: list[str], ready: Path, **kwargs: object) -> Iterator[sub
 def run(rounds: int, ops: int) -> dict[str, dict[str, list[int]]]:
     """Nanoseconds by case and contender."""
     directory = Path(tempfile.mkdtemp(prefix="asya-"))
+    (directory / "state").mkdir()
+    (directory / "disk").mkdir()
+    (directory / "state" / "near").touch()
     socket_path = directory / "state.sock"
     proxy_env = {
         **os.environ,
@@ -183,22 +247,43 @@ def run(rounds: int, ops: int) -> dict[str, dict[str, list[int]]]:
                 stack.callback(child.stdin.close)  # type: ignore[union-attr]
                 workers[contender] = (child, json.loads(child.stdout.readline()))  # type: ignore[union-attr]
             for turn in range(rounds + 1):  # the first is the warm-up
-                for case in ("read", "write", "stat", "pass"):
+                for case in (*SMALL, *SLOW):
                     for contender, (child, cases) in workers.items():
                         if case not in cases:
                             continue
-                        child.stdin.write(f"{case} {ops}\n")  # type: ignore[union-attr]
+                        child.stdin.write(f"{case} {SLOW.get(case, ops)}\n")  # type: ignore[union-attr]
                         child.stdin.flush()  # type: ignore[union-attr]
                         answer = json.loads(child.stdout.readline())  # type: ignore[union-attr]
                         if turn:
                             took.setdefault(case, {}).setdefault(contender, []).extend(answer)
+            took["round trips"] = {"shim": [round_trips(workers["shim"][0], socket_path)]}
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     return took
 
 
+def round_trips(shim: subprocess.Popen[str], proxy: Path) -> int:
+    """Requests that the proxy answers during one walk."""
+    before = _answered(proxy)
+    shim.stdin.write("walk 1\n")  # type: ignore[union-attr]
+    shim.stdin.flush()  # type: ignore[union-attr]
+    shim.stdout.readline()  # type: ignore[union-attr]
+    # The first look is a request itself.
+    return _answered(proxy) - before - 1
+
+
+def _answered(proxy: Path) -> int:
+    connection = _UnixConnection(str(proxy))
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    lines = [line for line in text.splitlines() if line.startswith("asya_proxy_requests_total{")]
+    return sum(int(float(line.rpartition(" ")[2])) for line in lines)
+
+
 def report(took: dict[str, dict[str, list[int]]]) -> dict[str, dict[str, dict[str, float]]]:
     """Print the table; return microseconds (p50, p99) by case and contender."""
+    trips = took.pop("round trips")["shim"][0]
     figures = {
         case: {
             who: {"p50": statistics.median(ns) / 1000, "p99": statistics.quantiles(ns, n=100)[98] / 1000}
@@ -206,15 +291,22 @@ def report(took: dict[str, dict[str, list[int]]]) -> dict[str, dict[str, dict[st
         }
         for case, by in took.items()
     }
-    print(f"{'1 KiB, microseconds':22}{'p50':>9}{'p99':>9}{'p50 / redis':>13}{'goal':>7}")
-    for case in ("read", "stat", "write"):
+    print(f"{'1 KiB, microseconds':32}{'p50':>9}{'p99':>9}{'p50 / redis':>13}{'goal':>7}")
+    for case in SMALL[:-2]:
         for who, f in figures[case].items():
             ratio = f["p50"] / figures[case]["redis"]["p50"]
-            goal = f"{GOALS[case]:.1f}" if who == "shim" else ""
-            print(f"{case + ' ' + who:22}{f['p50']:9.1f}{f['p99']:9.1f}{ratio:13.2f}{goal:>7}")
-    extra = figures["pass"]["shim"]["p50"] - figures["pass"]["disk"]["p50"]
-    print(f"{'os.stat off a mount':22}{figures['pass']['disk']['p50']:9.2f} -> {figures['pass']['shim']['p50']:.2f}")
-    print(f"{'  more with the shim':22}{extra:9.2f}{'':22}{'0.35':>7}")
+            goal = f"{GOALS[case]:.1f}" if who == "shim" and case in GOALS else ""
+            print(f"  {case + ' ' + who:30}{f['p50']:9.1f}{f['p99']:9.1f}{ratio:13.2f}{goal:>7}")
+    print(f"{'os.stat off a mount, us':32}{'without':>9}{'with':>9}{'more':>13}{'goal':>7}")
+    for case in SMALL[-2:]:
+        without, more = figures[case]["disk"]["p50"], figures[case]["shim"]["p50"]
+        print(f"  {case:30}{without:9.2f}{more:9.2f}{more - without:13.2f}{'0.35':>7}")
+    print(f"{'large, milliseconds':32}{'p50':>9}{'p99':>9}{'':13}{'goal':>7}")
+    for case in SLOW:
+        for who, f in figures[case].items():
+            goal = f"{LARGE_READ:.1f}" if who == "shim" and case == "read 8 MiB" else ""
+            print(f"  {case + ' ' + who:30}{f['p50'] / 1000:9.2f}{f['p99'] / 1000:9.2f}{'':13}{goal:>7}")
+    print(f"  {'round trips of a walk':30}{trips:9}{'':22}{DIRECTORIES + 1:7}")
     return figures
 
 
@@ -229,6 +321,8 @@ def main() -> None:
         worker(arguments.worker[0], Path(arguments.worker[1]))
         return
     figures = report(run(arguments.rounds, arguments.ops))
+    print(f"{'import of the shim, ms':32}{'clock':>9}{'processor':>9}{'':13}{'goal':>7}")
+    start.report(start.measure(sys.executable, 2 * arguments.rounds))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2))
 

@@ -2,13 +2,16 @@
 
 import os
 import posixpath
+from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from asya_shim import Turn, paths
-from asya_shim.paths import locate
+from asya_shim.hooks import HOOKS
+from asya_shim.paths import MountPoint, locate
 from support.state_proxy import State
 
 SEGMENTS = st.one_of(
@@ -74,3 +77,32 @@ def test_every_legal_name_round_trips(name: bytes, lww: State) -> None:
             assert f.read() == name
         os.remove(path)
         assert not os.path.exists(path)
+
+
+@pytest.fixture(params=["/state", "/data/state"])
+def alone(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The root of the only mount."""
+    before = list(paths.mounts)
+    paths.set_mounts([MountPoint("state", request.param, Mock(), 1)])
+    yield request.param
+    paths.set_mounts(before)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(segments=st.lists(st.sampled_from(["", ".", "..", "...", ".a", "data", "state", "x"]), max_size=6))
+@example(segments=["data", ".", "state", "x"])
+@example(segments=["data", "", "state", "x"])
+@example(segments=["x", "..", "data", "state", "x"])
+def test_a_path_that_is_plainly_elsewhere_is(alone: str, segments: list[str]) -> None:
+    text = "/" + "/".join(segments)
+    below = (posixpath.normpath("/" + text.lstrip("/")) + "/").startswith(alone + "/")
+    for _ in range(2):
+        if HOOKS.is_elsewhere(text):
+            assert not below
+        try:
+            place = locate(text)
+        except PermissionError:
+            assert ".." in segments
+        else:
+            assert (place is not None) == below
+    assert (text in HOOKS.elsewhere) <= (not below)

@@ -69,6 +69,19 @@ def test_a_directory_is_one(state: State) -> None:
         assert state.trips(lambda: list(Path(state.path("d")).iterdir())) == 1
 
 
+def test_a_walk_asks_once_for_each_directory(state: State) -> None:
+    for n in range(6):
+        state.put(f"t/{n}/a/f", b"")
+        state.put(f"t/{n}/b/f", b"")
+    with Turn():
+        for topdown in (True, False):
+            walk = [(len(dirs), len(files)) for _, dirs, files in os.walk(state.path("t"), topdown=topdown)]
+            assert sum(files for _, files in walk) == 12
+            trips = state.trips(lambda topdown=topdown: list(os.walk(state.path("t"), topdown=topdown)))
+            assert trips == len(walk) == 19
+        assert state.trips(lambda: os.path.islink(state.path("t/0"))) == 1
+
+
 def test_paths_outside_cost_nothing(state: State, tmp_path: Path) -> None:
     def work() -> None:
         (tmp_path / "state-lww").write_text("x")

@@ -48,9 +48,18 @@ def activate_from_environment() -> bool:
     """
     if not os.environ.get("ASYA_STATE_PROXY_MOUNTS"):
         return False
-    from asya_shim.activation import activate
+    import gc
 
-    return activate(os.environ)
+    # Next to nothing of what is made now is ever garbage; looking for it would take a tenth of the time.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        from asya_shim.activation import activate
+
+        return activate(os.environ)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def __getattr__(name: str) -> Any:

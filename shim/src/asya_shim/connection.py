@@ -8,6 +8,7 @@ Deadlines are socket options (SO_RCVTIMEO, SO_SNDTIMEO), not Python time-outs, b
 from __future__ import annotations
 
 import _socket
+import io
 import sys
 
 from asya_shim.caches import lru_cache
@@ -24,6 +25,8 @@ _WAITALL = getattr(_socket, "MSG_WAITALL", 0)
 _MAX_HEAD = 64 * 1024
 _RECEIVE = 64 * 1024
 _SEND = 256 * 1024
+_IN_PLACE = 1 << 20
+_CUT = "cut the connection within the body of the answer"
 _ETAG = b'\r\nETag: "'
 _LONG = 8 if sys.maxsize > 2**32 else 4
 """Bytes of a C `long`."""
@@ -221,12 +224,14 @@ class Connection:
     def _more(self, size: int, flags: int = 0) -> bytes:
         data = self.sock.recv(size, flags)
         if not data:
-            raise EOFError("cut the connection within the body of the answer")
+            raise EOFError(_CUT)
         self.moved += len(data)
         self.moved_at = self._clock()
         return data
 
     def _fill(self, first: bytes, size: int) -> bytes:
+        if size >= _IN_PLACE:
+            return self._fill_in_place(first, size)
         pieces = [first]
         missing = size - len(first)
         while missing:
@@ -234,6 +239,23 @@ class Connection:
             pieces.append(piece)
             missing -= len(piece)
         return b"".join(pieces)
+
+    def _fill_in_place(self, first: bytes, size: int) -> bytes:
+        """`_fill` without a second copy: new memory costs more than the bytes' way through the socket."""
+        whole = io.BytesIO()
+        whole.seek(size - 1)
+        whole.write(b"\0")
+        with whole.getbuffer() as view:
+            at = len(first)
+            view[:at] = first
+            while at < size:
+                count = self.sock.recv_into(view[at:], 0, _WAITALL)
+                if not count:
+                    raise EOFError(_CUT)
+                at += count
+                self.moved += count
+                self.moved_at = self._clock()
+        return whole.getvalue()
 
     def _chunks(self, data: bytes) -> Tuple[bytes, int]:
         pieces: List[bytes] = []

@@ -6,7 +6,7 @@ import os
 
 from asya_shim import namespace, scopes
 from asya_shim.files import pending
-from asya_shim.lookups import Entry
+from asya_shim.lookups import Entry, watch
 from asya_shim.paths import Place
 
 TYPE_CHECKING = False
@@ -99,16 +99,15 @@ def scan(place: Place) -> Scan:
     """`os.scandir`; paths of entries begin as the path was given, of a descriptor they are bare names."""
     shown = place.shown
     base: Any = None if shown is None or isinstance(shown, int) else os.fspath(shown)
+    before: Any = os.path.join(base, base[:0]) if base is not None else "" if isinstance(shown, int) else "./"
     entries: List[DirEntry] = []
+    listed = watch.listed
     for entry in namespace.listing(place):
         child = place.child(entry.name, shown)
-        name: Any
-        if isinstance(base, bytes):
-            name = entry.name
-            path: Any = os.path.join(base, name)
-        else:
-            name = os.fsdecode(entry.name)
-            path = os.path.join(base, name) if base is not None else name if isinstance(shown, int) else "./" + name
+        name: Any = entry.name if isinstance(base, bytes) else os.fsdecode(entry.name)
+        path = before + name
         child.shown = path
+        if listed is not None and not entry.is_file:
+            listed.add(child.id)
         entries.append(DirEntry(child, entry, name, path))
     return Scan(entries)

@@ -14,23 +14,31 @@ from types import MethodType
 
 from asya_shim import attributes, descriptors, directories, namespace, original, paths
 from asya_shim.files import dress, open_state, parse_mode
+from asya_shim.lookups import watch
 from asya_shim.paths import Place, locate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Optional, Set
+    from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 _stat = posix.stat
 _lstat = posix.lstat
 
 
+_KEPT = 1024
+
+
 class Hooks:
     """The object that all replacements are bound to."""
 
-    __slots__ = ("needle", "routes")
+    __slots__ = ("elsewhere", "needle", "routes", "suspect")
 
     def __init__(self) -> None:
         self.needle = "\0"
+        self.elsewhere: Set[str] = set()
+        """Paths that have the needle in them and are not below a mount."""
+        self.suspect: Tuple[str, ...] = ("",)
+        """What an absolute path below the mount begins with, if no `..` is in it."""
         self.routes: Dict[str, Any] = {}
 
     def __reduce__(self) -> str:
@@ -43,10 +51,23 @@ class Hooks:
         except KeyError:
             raise AttributeError(name) from None
 
+    def is_elsewhere(self, path: str) -> bool:
+        """Whether a path that has the needle in it is plainly not below the mount; False may mean that nobody knows."""
+        if not path.startswith("/") or path.startswith(self.suspect) or "/.." in path:
+            return False
+        if len(self.elsewhere) >= _KEPT:
+            self.elsewhere.clear()
+        self.elsewhere.add(path)
+        return True
+
     # The two that matter for speed
 
     def stat(self, path: Any, *, dir_fd: Optional[int] = None, follow_symlinks: bool = True) -> os.stat_result:
-        if type(path) is str and self.needle not in path and dir_fd is None:
+        if (
+            type(path) is str
+            and dir_fd is None
+            and (self.needle not in path or path in self.elsewhere or self.is_elsewhere(path))
+        ):
             if follow_symlinks:
                 return _stat(path)
             return _stat(path, follow_symlinks=False)
@@ -58,10 +79,20 @@ class Hooks:
         return namespace.status(place)
 
     def lstat(self, path: Any, *, dir_fd: Optional[int] = None) -> os.stat_result:
-        if type(path) is str and self.needle not in path and dir_fd is None:
+        if (
+            type(path) is str
+            and dir_fd is None
+            and (self.needle not in path or path in self.elsewhere or self.is_elsewhere(path))
+        ):
             return _lstat(path)
         place = locate(path, dir_fd)
-        return _lstat(path, dir_fd=dir_fd) if place is None else namespace.status(place)
+        if place is None:
+            return _lstat(path, dir_fd=dir_fd)
+        listed = watch.listed
+        if listed and place.id in listed:
+            listed.discard(place.id)
+            return namespace.directory_status(place)
+        return namespace.status(place)
 
     def open(
         self,
@@ -74,7 +105,7 @@ class Hooks:
         closefd: bool = True,
         opener: Optional[Callable[[Any, int], int]] = None,
     ) -> Any:
-        if type(file) is str and self.needle not in file:
+        if type(file) is str and (self.needle not in file or file in self.elsewhere or self.is_elsewhere(file)):
             return original.open_file(file, mode, buffering, encoding, errors, newline, closefd, opener)
         if type(file) is int:
             if closefd and file in descriptors.open_files:
@@ -197,7 +228,15 @@ _scandir = posix.scandir
 _symlink = posix.symlink
 
 HOOKS = Hooks()
-paths.on_needle(lambda needle: setattr(HOOKS, "needle", needle))
+
+
+def _aim(needle: str, root: str) -> None:
+    HOOKS.needle = needle
+    HOOKS.suspect = ("//", "/.", "/" + root.split("/")[1]) if root else ("",)
+    HOOKS.elsewhere.clear()
+
+
+paths.on_needle(_aim)
 
 
 def find(path: Any, dir_fd: Optional[int] = None) -> Optional[Place]:

@@ -17,8 +17,9 @@ from asya_shim.scopes import Scope
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Iterator, List, Optional, TypeVar
+    from typing import Any, Callable, Iterator, List, Optional, Set, TypeVar
 
+    from asya_shim.paths import FileId
     from asya_shim.remote import Content, Info, Listed
 
     _T = TypeVar("_T")
@@ -42,10 +43,12 @@ class Entry:
 
 class _Watch(_local):
     outages: Optional[List[BaseException]] = None
+    listed: Optional[Set[FileId]] = None
+    """Directories that the walk that is running has seen in a listing, and will ask of each whether it is a link."""
 
 
 watch = _Watch()
-"""Outages met by this thread, kept where a caller that swallows OSError wants to know of them."""
+"""What this thread met that a function of the standard library, which calls the hooks, has to be told of."""
 
 
 def ask(place: Place, call: Callable[..., _T], *args: Any) -> _T:

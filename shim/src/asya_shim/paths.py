@@ -72,16 +72,20 @@ cwd: Optional[str] = None
 """The working directory where it is below a mount, else None (then the kernel knows it)."""
 directories: Dict[int, Place] = {}
 """Open descriptors of state directories, for `dir_fd`."""
-_listeners: List[Callable[[str], None]] = []
+_listeners: List[Callable[[str, str], None]] = []
 _places: Dict[str, Place] = {}
 """The places of paths that were opened or asked for before."""
 _KEPT = 1024
 
 
-def on_needle(listener: Callable[[str], None]) -> None:
-    """Call `listener(needle)` now and whenever the needle changes."""
+def on_needle(listener: Callable[[str, str], None]) -> None:
+    """Call `listener(needle, root)` now and whenever they change; `root` is "" unless there is exactly one mount."""
     _listeners.append(listener)
-    listener(needle)
+    listener(needle, _root())
+
+
+def _root() -> str:
+    return mounts[0].root if len(mounts) == 1 else ""
 
 
 def set_mounts(new: List[MountPoint]) -> None:
@@ -107,7 +111,7 @@ def _sharpen() -> None:
     else:
         needle = _common([mount.parts[-1] for mount in mounts])
     for listener in _listeners:
-        listener(needle)
+        listener(needle, _root())
 
 
 def _common(names: List[str]) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # These hold the originals on purpose.
 _OURS = ("asya_shim", "asya_contract")
+_WRAPPERS = (staticmethod, classmethod)
 
 
 def rebind(replaced: Replaced) -> List[Callable[[], None]]:
@@ -31,8 +32,9 @@ def rebind(replaced: Replaced) -> List[Callable[[], None]]:
 def _module(module: ModuleType, replaced: Replaced, undo: List[Callable[[], None]]) -> None:
     own = module.__name__
     for name, value in list(vars(module).items()):
-        if id(value) in replaced and replaced[id(value)][0] is value:
-            _set(module, name, value, replaced[id(value)][1], undo)
+        found = replaced.get(id(value))
+        if found is not None and found[0] is value:
+            _set(module, name, value, found[1], undo)
         elif type(value) is FunctionType:
             if value.__defaults__ or value.__closure__ or value.__kwdefaults__:
                 _function(value, replaced, undo)
@@ -42,9 +44,10 @@ def _module(module: ModuleType, replaced: Replaced, undo: List[Callable[[], None
 
 def _class(kind: type, replaced: Replaced, undo: List[Callable[[], None]]) -> None:
     for name, value in list(vars(kind).items()):
-        inner = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
-        if id(inner) in replaced and replaced[id(inner)][0] is inner:
-            new = replaced[id(inner)][1]
+        inner = value.__func__ if type(value) in _WRAPPERS else value
+        found = replaced.get(id(inner))
+        if found is not None and found[0] is inner:
+            new = found[1]
             try:
                 _set(kind, name, value, new if isinstance(new, MethodType) else staticmethod(new), undo)
             except TypeError:
@@ -57,11 +60,11 @@ def _function(function: FunctionType, replaced: Replaced, undo: List[Callable[[]
     if str(function.__globals__.get("__name__")).startswith(_OURS):
         return  # a replacement: it holds its original
     defaults = function.__defaults__
-    if defaults and any(id(value) in replaced for value in defaults):
+    if defaults and not replaced.keys().isdisjoint(map(id, defaults)):
         function.__defaults__ = tuple(_new(value, replaced) for value in defaults)
         undo.append(lambda: setattr(function, "__defaults__", defaults))
     keywords = function.__kwdefaults__
-    if keywords and any(id(value) in replaced for value in keywords.values()):
+    if keywords and not replaced.keys().isdisjoint(map(id, keywords.values())):
         function.__kwdefaults__ = {name: _new(value, replaced) for name, value in keywords.items()}
         undo.append(lambda: setattr(function, "__kwdefaults__", keywords))
     for cell in function.__closure__ or ():

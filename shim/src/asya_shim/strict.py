@@ -13,7 +13,9 @@ from asya_shim.lookups import watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Iterator, List, Tuple
+    from typing import Any, Callable, Iterator, List, Set, Tuple
+
+    from asya_shim.paths import FileId
 
 
 def strict(function: Callable[..., Any]) -> Any:
@@ -26,6 +28,29 @@ def strict(function: Callable[..., Any]) -> Any:
         return result
 
     return _like(function, watched)
+
+
+def walking(function: Callable[..., Any]) -> Any:
+    """`strict` for `os.walk`, which asks of each directory that it has just listed whether that is a link."""
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        return _walk(_watched(function, *args, **kwargs))
+
+    return _like(function, watched)
+
+
+def _walk(iterator: Iterator[Any]) -> Iterator[Any]:
+    listed: Set[FileId] = set()
+    end = object()
+    while True:
+        outer, watch.listed = watch.listed, listed
+        try:
+            item = _watched(next, iterator, end)
+        finally:
+            watch.listed = outer
+        if item is end:
+            return
+        yield item
 
 
 def _watched(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -66,7 +91,7 @@ def predicate(function: Callable[..., Any]) -> Any:
     from asya_shim.hooks import HOOKS
 
     def watched(path: Any) -> Any:
-        if type(path) is str and HOOKS.needle not in path:
+        if type(path) is str and (HOOKS.needle not in path or path in HOOKS.elsewhere or HOOKS.is_elsewhere(path)):
             return function(path)
         return _watched(function, path)
 
@@ -79,7 +104,7 @@ for _module in ("posixpath", "genericpath"):
         ROWS.append((_module, _name, predicate))
 ROWS += [
     ("posixpath", "realpath", strict),
-    ("os", "walk", strict),
+    ("os", "walk", walking),
     ("os", "fwalk", strict),
     ("glob", "glob", strict),
     ("glob", "iglob", strict),

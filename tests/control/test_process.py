@@ -12,6 +12,9 @@ from support.api_front import Front
 from support.operator_process import operator_process
 from support.running_operator import SETTINGS, eventually, running
 
+# A process imports for some seconds before it does anything, on a busy machine for many.
+START = 60
+
 
 @pytest.fixture(autouse=True)
 def _kubeconfig(kube, monkeypatch):
@@ -30,11 +33,11 @@ async def test_killed_in_the_middle_of_a_pass(cluster, front, tmp_path):
     front.rule = lambda request: "hang" if request.method == "PATCH" and "/services/" in request.path else None
     cluster.create("asyncactors", actor())
     with operator_process(cluster, tmp_path, front.kubeconfig) as process:
-        deployment = await eventually(lambda: front.seen["refused"] and cluster.get("deployments"))
+        deployment = await eventually(lambda: front.seen["refused"] and cluster.get("deployments"), START)
         process.kill()
     assert cluster.get("services") is None
     with operator_process(cluster, tmp_path):
-        await eventually(lambda: cluster.get("services"))
+        await eventually(lambda: cluster.get("services"), START)
         await eventually(lambda: cluster.condition("Ready"))
     after = cluster.get("deployments")
     assert [d["metadata"]["uid"] for d in cluster.items("deployments")] == [deployment["metadata"]["uid"]]
@@ -60,9 +63,9 @@ async def test_deleted_while_no_operator_runs(cluster):
 async def test_what_no_watch_survives_ends_the_process(cluster, front, tmp_path):
     """So that the kubelet starts it anew; it never stands there deaf."""
     with operator_process(cluster, tmp_path, front.kubeconfig) as process:
-        await eventually(lambda: front.seen["watches"] > 4)
+        await eventually(lambda: front.seen["watches"] > 4, START)
         front.end_watches({"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "never heard of"}})
-        assert await asyncio.to_thread(process.wait, 30) == 1
+        assert await asyncio.to_thread(process.wait, START) == 1
         assert "never heard of" in process.log()
 
 
@@ -78,7 +81,8 @@ async def test_two_operators_at_once_agree(cluster, tmp_path):
         for name in names:
             cluster.create("asyncactors", actor(metadata__name=name, spec__deletionPolicy="Delete"))
         for name in names:
-            await eventually(lambda name=name: cluster.get("services", name) and cluster.get("deployments", name))
+            await eventually(lambda name=name: cluster.get("services", name), START)
+            await eventually(lambda name=name: cluster.get("deployments", name))
             cluster.available(name=name)
         for name in names:
             await eventually(lambda name=name: cluster.condition("Ready", name).get("status") == "True")

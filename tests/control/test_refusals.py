@@ -185,7 +185,7 @@ async def test_a_watch_that_is_not_allowed_ends_the_process_by_name(cluster, use
     grant(cluster, ("deployments", "watch"))
     await granted(cluster, user)
     with operator_process(cluster, tmp_path, kubeconfig=user) as process:
-        assert await asyncio.to_thread(process.wait, 30) == 1
+        assert await asyncio.to_thread(process.wait, 60) == 1
         assert 'cannot watch resource \\"deployments\\"' in process.log()
 
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asya_proxy import settings
 from asya_proxy.check import check
 from asya_proxy.races import COMPLETION_RACE
-from asya_proxy.server import Server
-from asya_proxy.sockets import listen_on
+from asya_proxy.settings import Settings
 from support.server_s3 import BucketServer, GoFakeS3, MinioServer, S3Proxy
-from support.wire_client import WireClient
+from support.serving import loaded, refused, serving
 
 REFUSAL = "CompleteMultipartUpload ignores If-None-Match"
 
@@ -34,75 +29,25 @@ def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
         yield running
 
 
-@pytest.fixture
-def socket_path() -> Iterator[str]:
-    """Short, because a Unix socket's path is."""
-    with tempfile.TemporaryDirectory(prefix="asya-") as path:
-        yield f"{path}/state.sock"
-
-
-def loaded(
-    server: BucketServer, consistency: str, socket_path: str = "/tmp/state.sock", **more: str
-) -> settings.Settings:
-    environ = {
-        **server.environ,
-        "STATE_BACKEND": "s3",
-        "STATE_BUCKET": server.bucket,
-        "STATE_PREFIX": "ns/actor/",
-        "STATE_CONSISTENCY": consistency,
-        "STATE_SOCKET": socket_path,
-        "STATE_HTTP_ADDR": "127.0.0.1:0",
-        **more,
-    }
-    return settings.load(environ)
-
-
-@asynccontextmanager
-async def serving(found: settings.Settings) -> AsyncIterator[WireClient]:
-    """A client of the socket of a proxy that is ready."""
-    async with proxy(found) as (_, health):
-        assert (await health.ask("GET", "/readyz")).status == 200
-        client = await WireClient.connect(found.mounts[0].socket)
-        try:
-            yield client
-        finally:
-            await client.close()
-
-
-@asynccontextmanager
-async def proxy(found: settings.Settings) -> AsyncIterator[tuple[asyncio.Task[int], WireClient]]:
-    """A server at work, and a client of its port for health."""
-    server, stop = Server(found, listen_on(("127.0.0.1", 0))), asyncio.Event()
-    task = asyncio.create_task(server.run(stop))
-    async with asyncio.timeout(10):
-        while server.address is None:
-            await asyncio.sleep(0.005)
-    client = WireClient(*await asyncio.open_connection(*server.address))
-    try:
-        yield task, client
-    finally:
-        stop.set()
-        await task
-        await client.close()
+def of(server: BucketServer, consistency: str, **more: str) -> Settings:
+    return loaded("s3", server.environ, STATE_CONSISTENCY=consistency, **more)
 
 
 async def test_gofakes3_is_refused_at_start(
-    gofakes3: GoFakeS3, socket_path: str, tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+    gofakes3: GoFakeS3, tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     message = tmp_path / "termination-log"
     message.touch()
     monkeypatch.setattr("asya_proxy.server.TERMINATION_LOG", str(message))
-    async with proxy(loaded(gofakes3, "cas", socket_path)) as (task, client):
-        reply = await client.ask("GET", "/readyz")
-        assert (reply.status, REFUSAL in reply.json["not_ready"]["state"]) == (503, True)
-        assert await task == 1
+    async with refused(of(gofakes3, "cas")) as reason:
+        assert REFUSAL in reason
     assert REFUSAL in message.read_text()
     (line,) = [record for record in caplog.records if record.message == "refused to serve"]
     assert REFUSAL in vars(line)["cause"]
 
 
-async def test_gofakes3_in_lww_refuses_what_needs_the_promise(gofakes3: GoFakeS3, socket_path: str) -> None:
-    async with serving(loaded(gofakes3, "lww", socket_path)) as client:
+async def test_gofakes3_in_lww_refuses_what_needs_the_promise(gofakes3: GoFakeS3) -> None:
+    async with serving(of(gofakes3, "lww")) as client:
         assert (await client.put("f", b"1")).status == 204
         assert (await client.get("f")).body == b"1"
         for reply in (await client.put("g", b"", if_none_match="*"), await client.append("f", b"2")):
@@ -110,7 +55,7 @@ async def test_gofakes3_in_lww_refuses_what_needs_the_promise(gofakes3: GoFakeS3
 
 
 async def test_gofakes3_is_refused_by_hand(gofakes3: GoFakeS3, capsys: pytest.CaptureFixture[str]) -> None:
-    assert await check(loaded(gofakes3, "cas"), races=False) == 1
+    assert await check(of(gofakes3, "cas"), races=False) == 1
     assert f"broken promise: {REFUSAL}\n" in capsys.readouterr().out
 
 
@@ -118,7 +63,7 @@ async def test_gofakes3_is_refused_by_hand(gofakes3: GoFakeS3, capsys: pytest.Ca
 async def test_s3proxy_is_refused_by_its_races(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It passes every probe, and so starts: only the races tell."""
     with S3Proxy(tmp_path) as server:
-        found = loaded(server, "cas")
+        found = of(server, "cas")
         assert await check(found, races=False) == 0
         assert "broken promise" not in capsys.readouterr().out
         assert await check(found, races=True) == 1
@@ -132,14 +77,14 @@ class TestMinio:
     """It does not compare where it deletes: that alone is refused, in CAS."""
 
     async def test_its_races(self, minio: MinioServer, capsys: pytest.CaptureFixture[str]) -> None:
-        assert await check(loaded(minio, "cas"), races=True) == 0
+        assert await check(of(minio, "cas"), races=True) == 0
         said = capsys.readouterr().out
         print(said)
         assert said.count("broken promise") == said.count("broken promise: DeleteObject ignores If-Match\n") == 1
 
     @pytest.mark.parametrize("weak", [False, True])
-    async def test_cas_but_for_deletes(self, minio: MinioServer, socket_path: str, weak: bool) -> None:
-        found = loaded(minio, "cas", socket_path, STATE_WEAK_DELETE=str(weak).lower())
+    async def test_cas_but_for_deletes(self, minio: MinioServer, weak: bool) -> None:
+        found = of(minio, "cas", STATE_WEAK_DELETE=str(weak).lower())
         name = f"f-{weak}"
         async with serving(found) as client:
             made = await client.put(name, b"1", if_none_match="*")
@@ -154,8 +99,8 @@ class TestMinio:
             gone = await client.delete(name, if_match=here.etag)
             assert gone.status == (204 if weak else 501)
 
-    async def test_lww(self, minio: MinioServer, socket_path: str) -> None:
-        async with serving(loaded(minio, "lww", socket_path)) as client:
+    async def test_lww(self, minio: MinioServer) -> None:
+        async with serving(of(minio, "lww")) as client:
             assert (await client.put("g", b"1", if_none_match="*")).status == 204
             assert (await client.append("g", b"2")).status == 204
             assert (await client.get("g")).body == b"12"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,9 +80,17 @@ class S3Server(BucketServer):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         (directory / "data" / BUCKET).mkdir(parents=True, exist_ok=True)
+        (directory / "users").mkdir(exist_ok=True)
+
+    def add_user(self, name: str, secret: str) -> dict[str, str]:
+        """A user who may do nothing in the bucket, as `environ`."""
+        who = ["--access", self.access_key, "--secret", self.secret_key, "--endpoint-url", self.endpoint]
+        made = ["create-user", "--access", name, "--secret", secret, "--role", "user"]
+        subprocess.run([built("versitygw"), "admin", *who, *made], check=True, capture_output=True)
+        return {**self.environ, "AWS_ACCESS_KEY_ID": name, "AWS_SECRET_ACCESS_KEY": secret}
 
     def command(self) -> Sequence[str]:
-        who = ["--access", self.access_key, "--secret", self.secret_key]
+        who = ["--access", self.access_key, "--secret", self.secret_key, "--iam-dir", str(self.directory / "users")]
         where = ["--port", f"127.0.0.1:{self.port}", "--quiet", "--keep-alive", "posix", str(self.directory / "data")]
         return [built("versitygw"), *who, *where]
 

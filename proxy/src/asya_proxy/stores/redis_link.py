@@ -31,7 +31,7 @@ SCHEMES = "redis://, rediss://, unix://, redis+sentinel://host:port,host:port/ma
 
 # Refused before anything was done, by the first word of the answer.
 _NOT_DONE = ("BUSY", "LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "MISCONF", "NOREPLICAS")
-_FORBIDDEN = ("NOAUTH", "WRONGPASS", "NOPERM")
+_UNKNOWN_USER = ("NOAUTH", "WRONGPASS")
 _NO_ROUTE = (ConnectionRefusedError, FileNotFoundError, PermissionError, socket.gaierror)
 
 
@@ -216,21 +216,25 @@ def translate(error: Exception) -> StoreError:
     text = str(error)
     code = getattr(error, "status_code", None) or text.partition(" ")[0]
     said = f"{code} {text}" if not text.startswith(code) else text
-    if code in _FORBIDDEN or isinstance(error, wrong.AuthenticationError | wrong.NoPermissionError):
-        return PermissionDenied(f"Redis refuses: {said}; check user and password in REDIS_URL, and the user's ACL")
-    if isinstance(error, wrong.AuthorizationError) or "can't run this command" in text or "can't access" in text:
-        return PermissionDenied(f"Redis refuses: {said}; the least ACL of a proxy is in the setup guide")
+    lacks = isinstance(error, wrong.AuthorizationError | wrong.NoPermissionError)
+    if code == "NOPERM" or lacks or "can't run this command" in text or "can't access" in text:
+        return PermissionDenied(
+            f"Redis refuses: {said}; the user's ACL lacks a right: the least ACL of a proxy is in the setup guide"
+        )
+    if code in _UNKNOWN_USER or isinstance(error, wrong.AuthenticationError):
+        return PermissionDenied(f"Redis refuses the credentials: {said}; check user and password in REDIS_URL")
     if isinstance(error, wrong.OutOfMemoryError) or code == "OOM":
         return Quota(f"Redis is full: {said}")
     if code in _NOT_DONE or isinstance(error, wrong.NoScriptError | wrong.BusyLoadingError):
         return Unavailable(f"Redis: {said}", ambiguous=False)
     if isinstance(error, wrong.MaxConnectionsError) or text == "No connection available.":
         return Busy(f"Redis: {text}")
-    never_sent = (
+    unreached = (
         isinstance(error, _NO_ROUTE)
         or isinstance(error.__context__, _NO_ROUTE)
         or "connecting to" in text
-        or "max number of clients" in text
         or isinstance(error, redis.sentinel.MasterNotFoundError)
     )
-    return Unavailable(f"Redis: {said}", ambiguous=not never_sent)
+    if unreached:
+        return Unavailable(f"Redis: {said}: check REDIS_URL and the network policy", ambiguous=False)
+    return Unavailable(f"Redis: {said}", ambiguous="max number of clients" not in text)

@@ -18,6 +18,8 @@ LIMIT = 256 * MIB
 PEAK = 128
 """MiB that one transfer at a time may take, all of the process counted."""
 
+PATIENCE = {"STATE_ATTEMPT_TIMEOUT": "60s"}
+"""Test servers halt for seconds at these sizes: that of GCS copies all of an upload for each of its parts."""
 ONE_AT_A_TIME = ("gcs",)
 """Whose test server changes nothing while it sends an answer."""
 
@@ -31,7 +33,7 @@ def tidy(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def proxy(backend: Backend, mode: str, tmp_path: Path) -> Iterator[LargeProxy]:
-    with LargeProxy(tmp_path, backend, mode, LIMIT) as proxy:
+    with LargeProxy(tmp_path, backend, mode, LIMIT, PATIENCE) as proxy:
         yield proxy
 
 

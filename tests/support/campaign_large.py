@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -66,10 +66,13 @@ class MemoryGroup:
 class LargeProxy:
     """`asya-state-proxy serve` in a process of its own, with at most `limit` bytes of memory where that can be had."""
 
-    def __init__(self, directory: Path, backend: Backend, consistency: str, limit: int) -> None:
+    def __init__(
+        self, directory: Path, backend: Backend, consistency: str, limit: int, settings: Mapping[str, str]
+    ) -> None:
         self.backend = backend
         self.consistency = consistency
         self.log = directory / "proxy.log"
+        self._settings = settings
         self._group = MemoryGroup(limit)
         self._stack = contextlib.ExitStack()
 
@@ -99,6 +102,7 @@ class LargeProxy:
             "STATE_HTTP_ADDR": "off",
             "STATE_SELF_TEST": "false",
             "STATE_LOG_LEVEL": "warning",
+            **self._settings,
         }
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -234,6 +238,8 @@ def cut_put(proxy: LargeProxy, key: str, made: Made, version: str, *, chunked: b
     link = begin_put(proxy, key, version, None if chunked else made.size * MIB)
     try:
         send(link, made.first(made.size // 2), chunked=chunked)
+    except BrokenPipeError:
+        raise AssertionError(f"refused before it was cut: {link.getresponse().read()!r}") from None
     finally:
         link.close()
 

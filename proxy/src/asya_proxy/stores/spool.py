@@ -6,6 +6,7 @@ takes a part lets go of it before the next one, or each upload holds another 8 M
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import NamedTuple
 
@@ -24,18 +25,20 @@ class Part(NamedTuple):
 async def parts(body: Body, size_of: Callable[[int], int]) -> AsyncGenerator[Part, None]:
     """Parts of exactly `size_of(number)` bytes, numbered from 1, and a last one of at most that; of an empty body
     one empty part. What the body raises passes through."""
-    number, offset, buffer = 1, 0, bytearray()
-    size = size_of(number)
+    number, offset, size = 1, 0, size_of(1)
+    buffer = io.BytesIO()
     async for piece in body:
-        buffer += piece
-        while len(buffer) > size:  # only more than a part shows that this part is not the last
-            full = bytes(memoryview(buffer)[:size])
-            del buffer[:size]
+        while buffer.tell() + len(piece) > size:  # only more than a part shows that this part is not the last
+            room = size - buffer.tell()
+            buffer.write(piece[:room])
+            piece = piece[room:]
+            full, buffer = buffer.getvalue(), io.BytesIO()  # without a copy, where the buffer is given up
             yield Part(number, offset, full, last=False)
             del full
             number, offset = number + 1, offset + size
             size = size_of(number)
-    yield Part(number, offset, bytes(buffer), last=True)
+        buffer.write(piece)
+    yield Part(number, offset, buffer.getvalue(), last=True)
 
 
 async def chained(first: list[Part], rest: AsyncIterator[Part] | None = None) -> AsyncIterator[Part]:

@@ -19,6 +19,7 @@ import os
 import re
 import sqlite3
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -66,6 +67,9 @@ from asya_proxy.stores.sqlite_content import (
     staging,
 )
 from asya_proxy.stores.sqlite_file import Snapshot, Threads, open_all, run_changes, run_reads
+
+AHEAD = 3
+"""Chunks of one upload on their way to the disk while the next arrives."""
 
 _T = TypeVar("_T")
 _Outcome = dict[str, Any]
@@ -142,9 +146,12 @@ class SqliteStore(BaseStore):
         return await self._reading.submit(work)  # type: ignore[no-any-return]
 
     async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        return await self._post(work)
+
+    def _post(self, work: Callable[[sqlite3.Connection], _T]) -> asyncio.Future[_T]:
         if self._writing is None:
             raise Unavailable("the store is closed", ambiguous=False)
-        return await self._writing.submit(work)  # type: ignore[no-any-return]
+        return self._writing.post(work)
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -400,11 +407,13 @@ class SqliteStore(BaseStore):
     # -- uploads --------------------------------------------------------------------------------
 
     async def _stage(self, body: Body) -> _Content:
-        """Take the body in: in memory one chunk, one piece and the one being written; the rest in `chunks`."""
+        """Take the body in: in memory one piece and the chunks being written, which share a commit; the rest in
+        `chunks`."""
         if body.data is not None and len(body.data) <= CHUNK:
             return _Content(len(body.data), body.data, None)
         held = bytearray()
         upload: str | None = None
+        writing: deque[asyncio.Future[None]] = deque()
         size = 0
         try:
             async for block in body:
@@ -412,12 +421,16 @@ class SqliteStore(BaseStore):
                 while len(held) > CHUNK:
                     if upload is None:
                         upload = await self._write(begin_upload)
-                    await self._write(staging(upload, size, bytes(held[:CHUNK])))
+                    if len(writing) == AHEAD:
+                        await writing.popleft()
+                    writing.append(self._post(staging(upload, size, bytes(memoryview(held)[:CHUNK]))))
                     del held[:CHUNK]
                     size += CHUNK
             if upload is None:
                 return _Content(len(held), bytes(held), None)
-            await self._write(staging(upload, size, bytes(held)))
+            writing.append(self._post(staging(upload, size, bytes(held))))
+            while writing:
+                await writing.popleft()
             return _Content(size + len(held), None, upload)
         except BaseException:
             self._abandon(upload)

@@ -78,6 +78,7 @@ soak: install servers ## the long campaigns; hours, by hand, log kept in build/s
 .PHONY: bench
 bench: install servers ## side-by-side benchmarks, ratios in one run
 	$(BIN)/python bench/state.py
+	$(BIN)/python bench/backends.py
 
 .PHONY: cluster-build
 cluster-build: ## build Kubernetes' components from pinned Go modules, once

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 
 import pytest
 
+from asya_contract.wire import PROTOCOL
 from asya_proxy import selftest
 from asya_proxy.deadlines import Deadlines
 from asya_proxy.errors import Busy, Conflict, PermissionDenied, StoreError, Unavailable, Unsupported
@@ -116,7 +118,7 @@ async def test_completions_are_asked_on_their_own(lies: tuple[str, ...], broken:
     assert verdict.names == broken
     assert verdict.lower(store.traits).conditional_put is not bool(broken)
     assert [key for key in inner.objects if b"selftest" in key] == []
-    assert (b".asya/promises" in inner.objects) is not bool(broken)
+    assert (b".asya/promises" in inner.objects) is not bool(verdict.fatal)
 
 
 async def test_a_wrapper_claims_no_more_than_what_it_wraps() -> None:
@@ -159,9 +161,19 @@ async def test_a_day_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await asked() != []
     data, stat = store.objects[b".asya/promises"]
     monkeypatch.setattr("time.time", lambda: 1000.0)
-    for other in (data[:-1], b"[]", b'{"verdict": "all promises kept"}', b""):
+    fatal = json.dumps({"protocol": PROTOCOL, "broken": [{"operation": "put", "fault": "ignores If-Match"}]}).encode()
+    for other in (data[:-1], b"[]", b'{"protocol": "0", "broken": []}', b'{"broken": [1]}', b"", fatal):
         store.objects[b".asya/promises"] = (other, stat)
         assert await asked() != []
+
+
+async def test_what_cas_can_do_without_is_remembered_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    store = LyingStore("delete")
+    verdict = await selftest.at_start(store)
+    store.asked.clear()
+    assert await selftest.at_start(store) == verdict
+    assert (store.asked, verdict.names) == (["get"], ("delete ignores If-Match",))
 
 
 async def test_writes_of_one_key_may_be_limited(monkeypatch: pytest.MonkeyPatch) -> None:

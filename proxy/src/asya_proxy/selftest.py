@@ -12,7 +12,7 @@ import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 from asya_contract.names import RESERVED_SEGMENT
@@ -73,33 +73,41 @@ class Verdict:
 
 
 async def at_start(store: Store) -> Verdict:
-    """The verdict of the last day, where all was well, else that of the probes, the quick ones first.
+    """The verdict of the last day, where no promise of CAS was broken, else that of the probes, the quick ones first.
 
     Raises what a probe raised for other reasons: no permission, no answer.
     """
     reading = await store.get(_RECORD)
-    if reading is not None and await _holds(reading):
-        return Verdict()
+    found = None if reading is None else await _recorded(reading)
+    if found is not None:
+        return found
     stale = None if reading is None else reading.stat.version
-    if isinstance(store, InParts) and await store.keeps_promises(_RECORD, _passed(), stale):
+    if isinstance(store, InParts) and await store.keeps_promises(_RECORD, _record(Verdict()), stale):
         return Verdict()
     return await probe(store)
 
 
-async def _holds(reading: Reading) -> bool:
+async def _recorded(reading: Reading) -> Verdict | None:
     data = reading.data if reading.data is not None else await Body(stream=reading.stream).read()
     if time.time() - reading.stat.mtime_ns / 1e9 > DAY:
-        return False
+        return None
     try:
         found = json.loads(data)
-    except ValueError:
-        return False
-    return isinstance(found, dict) and found.items() >= _VERDICT.items()
+        verdict = Verdict(tuple(Broken(**broken) for broken in found["broken"]))
+        return verdict if found["protocol"] == PROTOCOL and not verdict.fatal else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _record(verdict: Verdict) -> bytes:
+    """A record like no other, so that its version is none that was there before."""
+    broken = [asdict(broken) for broken in verdict.broken]
+    return json.dumps({"protocol": PROTOCOL, "broken": broken, "test": secrets.token_hex(8)}).encode()
 
 
 async def probe(store: Store) -> Verdict:
-    """Ask for what must be refused, on a fresh key, and leave a record of success. At most seven calls of the store,
-    and five more of one that writes large content by an operation of its own.
+    """Ask for what must be refused, on a fresh key, and leave a record unless CAS is out of the question. At most seven
+    calls of the store, and five more of one that writes large content by an operation of its own.
 
     Raises what a probe raised for other reasons: no permission, no answer.
     """
@@ -116,9 +124,10 @@ async def probe(store: Store) -> Verdict:
             broken += await _probe_completion(store, key, first.version)
         broken += await _probe_delete(store, names.delete, key, first.version)
     await remove(store, key)
-    if not broken:
-        await _soon(lambda: store.put(_RECORD, Body(_passed()), _change(ANY)))
-    return Verdict(tuple(broken))
+    verdict = Verdict(tuple(broken))
+    if not verdict.fatal:
+        await _soon(lambda: store.put(_RECORD, Body(_record(verdict)), _change(ANY)))
+    return verdict
 
 
 async def _probe_put(store: Store, name: str, key: bytes, version: str) -> list[Broken]:
@@ -194,14 +203,6 @@ def fresh() -> bytes:
 
 def _change(when: Precondition) -> Change:
     return Change(secrets.token_urlsafe(16), when)
-
-
-_VERDICT = {"protocol": PROTOCOL, "verdict": "all promises kept"}
-
-
-def _passed() -> bytes:
-    """A record of success, like no other."""
-    return json.dumps({**_VERDICT, "test": secrets.token_hex(8)}).encode()
 
 
 class BrokenPromise(StoreError):

@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from asya_proxy.errors import NameTooLong
 
@@ -45,6 +46,7 @@ _ESCAPED = [chr(byte) if byte in _PLAIN else f"={byte:02X}" for byte in range(25
 _TOKEN = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+")
 
 
+@lru_cache(maxsize=1024)
 def encode_key(key: bytes) -> str:
     """A key as subject tokens: `/` separates, an empty segment is `=`, other bytes are kept or `=XX`.
 

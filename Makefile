@@ -79,6 +79,8 @@ soak: install servers ## the long campaigns; hours, by hand, log kept in build/s
 bench: install servers ## side-by-side benchmarks, ratios in one run
 	$(BIN)/python bench/state.py
 	$(BIN)/python bench/backends.py
+	$(BIN)/python bench/webhook.py
+	$(BIN)/python bench/actors.py
 
 .PHONY: cluster-build
 cluster-build: ## build Kubernetes' components from pinned Go modules, once

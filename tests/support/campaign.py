@@ -67,8 +67,10 @@ class Nursery:
 
     def __init__(self, backends: Sequence[str] = NAMES) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "campaign_proxy.py"), *backends], stdin=subprocess.PIPE
+            [sys.executable, str(HERE / "campaign_proxy.py"), *backends], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n", "the proxies' imports failed"
 
     def fork(self, environ: Mapping[str, str], pidfile: Path, log: Path) -> None:
         told = {"environ": dict(environ), "pidfile": str(pidfile), "log": str(log)}
@@ -78,7 +80,9 @@ class Nursery:
 
     def close(self) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
+        self._process.stdout.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:

@@ -2,9 +2,9 @@
 
     campaign_proxy.py BACKEND...     (then one JSON object a line: environ, pidfile, log)
 
-This process has everything imported and forks a proxy for each line; where one dies by SIGKILL it forks the next at
-once, as a kubelet would, and writes its pid. CAMPAIGN_ARM names a file: while it exists, the next change that the
-store commits (with the file's text, the next of that kind) is the proxy's last deed: the file goes, and then the
+This process imports everything, says `ready`, and forks a proxy for each line; where one dies by SIGKILL it forks the
+next at once, as a kubelet would, and writes its pid. CAMPAIGN_ARM names a file: while it exists, the next change that
+the store commits (with the file's text, the next of that kind) is the proxy's last deed: the file goes, and then the
 proxy, before any answer. CAMPAIGN_LOSSES is a JSON object for `asya_proxy.testing.LossyStore`.
 """
 
@@ -161,6 +161,8 @@ class Nursery:
                 self._fork(told)
 
     def _fork(self, told: dict[str, Any]) -> None:
+        if not os.path.isdir(os.path.dirname(told["pidfile"])):
+            return  # nobody waits for it any more
         pid = os.fork()
         if pid == 0:
             os._exit(self._serve(told))
@@ -190,4 +192,5 @@ if __name__ == "__main__":
     asya_proxy.mount.make_store = make_store  # type: ignore[attr-defined]
     for name in sys.argv[1:]:
         importlib.import_module(f"asya_proxy.stores.{name}")
+    print("ready", flush=True)
     Nursery().run()

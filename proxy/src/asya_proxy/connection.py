@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Any
 
 from aiohttp import StreamReader
 from aiohttp.base_protocol import BaseProtocol
@@ -48,18 +47,7 @@ class Request:
     The body is either here, `data`, or still to come.
     """
 
-    __slots__ = (
-        "_connection",
-        "_data",
-        "_expects",
-        "answer",
-        "begun",
-        "headers",
-        "keep",
-        "method",
-        "payload",
-        "target",
-    )
+    __slots__ = ("_connection", "_data", "_expects", "headers", "keep", "method", "payload", "target")
 
     def __init__(
         self,
@@ -78,10 +66,6 @@ class Request:
         self.payload = payload
         self.keep = keep
         """Whether the connection lives on after the answer."""
-        self.answer: Answer | None = None
-        """Where it is known before its turn has come."""
-        self.begun: Awaitable[Answer] | None = None
-        """The handler's call, where that was made before."""
         self._data = data
         self._connection = connection
         self._expects = payload is not None and "Expect" in headers
@@ -139,32 +123,7 @@ class Answer:
 
 
 Handler = Callable[[Request], Awaitable[Answer]]
-AtOnce = Callable[[Request], Coroutine[Any, Any, Answer] | None]
 Refuse = Callable[[StoreError], Answer]
-
-
-class _Begun:
-    """A call that has been made and waits for something: awaiting this goes on with it."""
-
-    __slots__ = ("_call", "_waits")
-
-    def __init__(self, call: Coroutine[Any, Any, Answer], waits: Any) -> None:
-        self._call = call
-        self._waits = waits
-
-    def __await__(self) -> Generator[Any, Any, Answer]:
-        call, waits = self._call, self._waits
-        try:
-            while True:
-                try:
-                    sent = yield waits
-                except BaseException as error:
-                    waits = call.throw(error)
-                else:
-                    waits = call.send(sent)
-        except StopIteration as done:
-            answer: Answer = done.value
-            return answer
 
 
 class Listener:
@@ -172,8 +131,6 @@ class Listener:
 
     def __init__(self, handler: Handler, refuse: Refuse, deadlines: Deadlines, client_timeout: float) -> None:
         self.handler = handler
-        self.at_once: AtOnce | None = getattr(handler, "at_once", None)
-        """The handler's call for a request that is all here, where it may begin outside of a task."""
         self.refuse = refuse
         self.deadlines = deadlines
         self.client_timeout = client_timeout
@@ -272,14 +229,10 @@ class Connection(BaseProtocol):
             whole = parse_whole(data)
             if whole is not None and len(self._queue) < PIPELINE:
                 method, target, headers, body = whole
-                request = Request(method, target, headers, self, data=body)
+                self._queue.append(Request(method, target, headers, self, data=body))
                 waiter = self._waiter
                 if waiter is not None and not waiter.done():
-                    # Nobody is before it.
-                    if self._answer_at_once(request):
-                        return
                     waiter.set_result(None)
-                self._queue.append(request)
                 return
             # From here on aiohttp's parser: it alone knows where the next request begins.
             self._general = True
@@ -293,39 +246,6 @@ class Connection(BaseProtocol):
                 max_msg_queue_size=PIPELINE,
             )
         self._parse(data)
-
-    def _answer_at_once(self, request: Request) -> bool:
-        """Answer a request that waits for nothing here and now: the task's wake-up is a tenth of such a request.
-
-        False where the task has to do it, or to go on with what has begun.
-        """
-        listener = self._listener
-        if listener.at_once is None or self._paused or listener.draining:
-            return False
-        call = listener.at_once(request)
-        if call is None:
-            return False
-        try:
-            waits = call.send(None)
-        except StopIteration as done:
-            answer: Answer = done.value
-        except Exception:
-            log.exception("connection broke")
-            self._abort_transport()
-            return True
-        else:
-            request.begun = _Begun(call, waits)
-            return False
-        if answer.stream is not None or len(answer.data) > JOINED:
-            request.answer = answer
-            return False
-        self._write(answer, request.method, request.keep and not answer.close)
-        self.last = self._loop.time()
-        if answer.close:
-            self._ended = True
-        if answer.close or self._paused:
-            self._wake()
-        return True
 
     def _parse(self, data: bytes) -> None:
         parser = self._parser
@@ -390,8 +310,6 @@ class Connection(BaseProtocol):
         try:
             while True:
                 if not queue:
-                    if self._paused:
-                        await self._flush()
                     if self._ended or self._refusal is not None:
                         break
                     self._waiter = self._loop.create_future()
@@ -402,7 +320,7 @@ class Connection(BaseProtocol):
                 request = self._current = queue.popleft()
                 if self._general:
                     self._consumed(request)
-                answer = request.answer or await (request.begun or listener.handler(request))
+                answer = await listener.handler(request)
                 payload = request.payload
                 keep = request.keep and not (answer.close or listener.draining)
                 self._write(answer, request.method, keep)

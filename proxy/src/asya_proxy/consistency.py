@@ -128,11 +128,6 @@ class Consistency:
         self.seen = Seen()
         self._order = Order(deadlines)
 
-    @property
-    def changing(self) -> int:
-        """Keys that are being changed, so that another change of them has to wait."""
-        return len(self._order)
-
     # Reading: repeated until it is answered.
 
     async def head(self, key: bytes) -> Stat | None:

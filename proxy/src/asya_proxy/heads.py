@@ -55,9 +55,7 @@ def parse_whole(data: bytes) -> Whole | None:
     method, target, headers = parsed
     body = data[size:]
     length = headers.get("Content-Length")
-    if length is None:
-        return None if body or "Host" not in headers else (method, target, headers, body)
-    if not length.isdigit() or int(length) != len(body) or "Host" not in headers:
+    if (body or length is not None) and length != str(len(body)):
         return None
     return method, target, headers, body
 
@@ -67,8 +65,9 @@ def _parse_change(head: bytes, at: int) -> _Head | None:
     end = head.find(b"\r\n", at + 2)
     rest = head[:at] + head[end:]
     parsed = _parse_kept(rest) if len(rest) <= _KEPT else _parse_head(rest)
-    value = head[at + len(_WRITE_ID) : end].decode("latin-1")
-    if parsed is None or not (value.isascii() and value.isprintable()) or value != value.strip():
+    raw = head[at + len(_WRITE_ID) : end]
+    value = raw.decode("latin-1")
+    if parsed is None or not (raw.isalnum() or (value.isascii() and value.isprintable() and value == value.strip())):
         return None
     method, target, headers = parsed
     return None if H_WRITE_ID in headers else (method, target, {**headers, H_WRITE_ID: value})
@@ -91,7 +90,7 @@ def _parse_head(data: bytes) -> _Head | None:
         if not colon or name not in _NAMES or name in headers or not value.isprintable() or value != value.strip():
             return None
         headers[name] = value
-    return method, target, headers
+    return (method, target, headers) if "Host" in headers else None
 
 
 _parse_kept = lru_cache(maxsize=2048)(_parse_head)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from asya_contract.wire import (
     H_BACKEND,
@@ -159,13 +158,6 @@ class Routes:
             figures.in_flight -= 1
         figures.observe(op, outcome, time.monotonic() - began)
         return answer
-
-    def at_once(self, request: Request) -> Coroutine[Any, Any, Answer] | None:
-        """The call for a request that a store in memory answers; None for any other, whose waits need a task."""
-        service = self.service
-        if service is None or not service.is_immediate() or not request.target.startswith(KEYS):
-            return None
-        return self(request)
 
     def refuse(self, error: StoreError) -> Answer:
         """The answer to what could not even be parsed."""

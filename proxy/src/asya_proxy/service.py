@@ -27,7 +27,6 @@ from asya_proxy.errors import (
     Unsupported,
 )
 from asya_proxy.stores.base import ABSENT, ANY, Appended, Body, Entry, Precondition, Reading, Stat, match
-from asya_proxy.stores.wrappers import Immediate
 
 _RESERVED = RESERVED_SEGMENT.encode() + b"/"
 MAX_PAGE = 1000
@@ -53,12 +52,7 @@ class Service:
 
     def __init__(self, consistency: Consistency, *, read_only: bool = False) -> None:
         self._store = consistency
-        self._immediate = isinstance(consistency.store, Immediate)
         self._read_only = read_only
-
-    def is_immediate(self) -> bool:
-        """Whether a call made now has no deadline to keep: the store is in memory, and no change is in the way."""
-        return self._immediate and not self._store.changing
 
     # Reading.
 

@@ -13,8 +13,7 @@ from asya_contract.wire import H_PROTOCOL, H_SOURCE_IF_MATCH, H_WRITE_ID
 METHODS = frozenset({"GET", "HEAD", "PUT", "PATCH", "DELETE", "POST"})
 MAX_HEAD = 8190
 _KEPT = 512
-"""Bytes of a head up to which its parts are kept: whoever reads and writes names the same few files again and
-again, in the same words."""
+"""Bytes of header lines up to which their parts are kept: clients say the same in them again and again."""
 _WRITE_ID = f"\r\n{H_WRITE_ID}: ".encode()
 
 _NAMES = frozenset(
@@ -35,7 +34,6 @@ _NAMES = frozenset(
 
 Whole = tuple[str, str, dict[str, str], bytes]
 """Method, raw target, headers by their usual spelling, body."""
-_Head = tuple[str, str, dict[str, str]]
 
 
 def parse_whole(data: bytes) -> Whole | None:
@@ -44,53 +42,53 @@ def parse_whole(data: bytes) -> Whole | None:
     if end < 0:
         return None
     size = end + 4
-    head = data[:size]
-    write_id = head.find(_WRITE_ID)
-    if write_id >= 0:
-        parsed = _parse_change(head, write_id)
-    else:
-        parsed = _parse_kept(head) if size <= _KEPT else _parse_head(head)
-    if parsed is None:
+    line = data.find(b"\r\n")
+    lines = data[line:size]
+    write_id = lines.find(_WRITE_ID)
+    headers = _with_write_id(lines, write_id) if write_id >= 0 else _known(lines)
+    if headers is None:
         return None
-    method, target, headers = parsed
     body = data[size:]
     length = headers.get("Content-Length")
     if (body or length is not None) and length != str(len(body)):
         return None
+    request_line = data[:line].decode("latin-1")
+    parts = request_line.split(" ")
+    if len(parts) != 3 or not request_line.isascii() or not request_line.isprintable():
+        return None
+    method, target, version = parts
+    if version != "HTTP/1.1" or method not in METHODS or not target.startswith("/"):
+        return None
     return method, target, headers, body
 
 
-def _parse_change(head: bytes, at: int) -> _Head | None:
-    """A head with a write id at `at`. That is new each time, so it is taken out, and the rest is known."""
-    end = head.find(b"\r\n", at + 2)
-    rest = head[:at] + head[end:]
-    parsed = _parse_kept(rest) if len(rest) <= _KEPT else _parse_head(rest)
-    raw = head[at + len(_WRITE_ID) : end]
+def _with_write_id(lines: bytes, at: int) -> dict[str, str] | None:
+    """Header lines with a write id at `at`. That is new each time, so it is taken out, and the rest is known."""
+    end = lines.find(b"\r\n", at + 2)
+    headers = _known(lines[:at] + lines[end:])
+    raw = lines[at + len(_WRITE_ID) : end]
     value = raw.decode("latin-1")
-    if parsed is None or not (raw.isalnum() or (value.isascii() and value.isprintable() and value == value.strip())):
+    if headers is None or not (raw.isalnum() or (value.isascii() and value.isprintable() and value == value.strip())):
         return None
-    method, target, headers = parsed
-    return None if H_WRITE_ID in headers else (method, target, {**headers, H_WRITE_ID: value})
+    return None if H_WRITE_ID in headers else {**headers, H_WRITE_ID: value}
 
 
-def _parse_head(data: bytes) -> _Head | None:
-    head = data[:-4].decode("latin-1")
-    if not head.isascii():
-        return None
-    first, *lines = head.split("\r\n")
-    request_line = first.split(" ")
-    if len(request_line) != 3:
-        return None
-    method, target, version = request_line
-    if version != "HTTP/1.1" or method not in METHODS or not target.startswith("/") or not target.isprintable():
+def _known(lines: bytes) -> dict[str, str] | None:
+    return _parse_kept(lines) if len(lines) <= _KEPT else _parse(lines)
+
+
+def _parse(lines: bytes) -> dict[str, str] | None:
+    """Header lines: a line's end before the first, two behind the last."""
+    text = lines[2:-4].decode("latin-1")
+    if not text.isascii():
         return None
     headers: dict[str, str] = {}
-    for line in lines:
+    for line in text.split("\r\n"):
         name, colon, value = line.partition(": ")
         if not colon or name not in _NAMES or name in headers or not value.isprintable() or value != value.strip():
             return None
         headers[name] = value
-    return (method, target, headers) if "Host" in headers else None
+    return headers if "Host" in headers else None
 
 
-_parse_kept = lru_cache(maxsize=2048)(_parse_head)
+_parse_kept = lru_cache(maxsize=512)(_parse)

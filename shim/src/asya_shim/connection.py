@@ -48,7 +48,7 @@ class Head:
 
     def header(self, name: bytes) -> bytes:
         """The value of header `name` (given in lower case), b"" where it is not there."""
-        start = self._lower.find(b"\r\n%b:" % name)
+        start = self._lower.find(b"\r\n" + name + b":")
         if start < 0:
             return b""
         start += len(name) + 3

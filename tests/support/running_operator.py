@@ -99,6 +99,15 @@ async def eventually(holds, deadline=20.0):
         await asyncio.sleep(0.05)
 
 
+async def farewell(deadline=10.0):
+    """Until the connections of this loop are closed: TLS waits for the other side's last words, and the loop of a
+    test ends sooner than they come."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(deadline):
+        while any(transport.get_extra_info("socket").fileno() >= 0 for transport in list(loop._transports.values())):
+            await asyncio.sleep(0.005)
+
+
 @contextlib.asynccontextmanager
 async def running(cluster, settings=SETTINGS, *, kubeconfig=None, wait=True):
     """The operator, watching the test's namespace alone; kopf's part of it reads KUBECONFIG."""
@@ -115,3 +124,4 @@ async def running(cluster, settings=SETTINGS, *, kubeconfig=None, wait=True):
         stop.set()
         async with asyncio.timeout(20):
             await task
+        await farewell()

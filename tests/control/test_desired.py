@@ -11,6 +11,8 @@ from asya_operator.desired import deployment, desired
 from asya_operator.merge import merge
 from asya_operator.render import injected, job, manifests, to_yaml
 from asya_operator.settings import parse_settings
+from asya_proxy.health import FIRST_PATIENCE
+from asya_runtime.service import START_PATIENCE
 from support.actors import GOOD, actor
 from support.pods import NEW_IMAGE, OLD_IMAGE, SETTINGS
 
@@ -128,6 +130,15 @@ def test_without_state_there_is_one_container_and_one_volume():
     assert [v["name"] for v in template["spec"]["volumes"]] == ["asya-shim"]
     assert "asya.sh/state-proxy" not in template["metadata"]["labels"]
     assert list(template["metadata"]["annotations"]) == ["kubectl.kubernetes.io/default-container"]
+
+
+def test_the_kubelet_waits_longer_than_a_held_answer():
+    deployed = injected(deployment(parse_actor(GOOD["minimal"]), SETTINGS, NEW_IMAGE), "team-a", SETTINGS)
+    pod = deployed["spec"]["template"]["spec"]
+    (proxy,) = (c for c in pod["initContainers"] if c["name"] == "asya-state-proxy")
+    (runtime,) = pod["containers"]
+    assert proxy["startupProbe"]["timeoutSeconds"] > FIRST_PATIENCE + 0.5
+    assert runtime["readinessProbe"]["timeoutSeconds"] > START_PATIENCE + 0.5
 
 
 def test_entrypoint_image_leaves_the_command_to_the_image():

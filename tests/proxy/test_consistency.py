@@ -18,6 +18,7 @@ from asya_proxy.errors import (
     Exists,
     KeyNotFound,
     PermissionDenied,
+    StoreError,
     Timeout,
     Unavailable,
     UnknownOutcome,
@@ -146,6 +147,24 @@ async def test_a_refusal_after_a_lost_attempt_is_unknown(operation: str, idempot
     store.script.append(PermissionDenied("no longer"))
     with pytest.raises(PermissionDenied):
         await changes[operation]()
+
+
+async def test_a_copy_that_may_land_yet_is_no_missing_file(store: HistoryStore) -> None:
+    """The copy's answer is lost; before it is repeated, somebody removes the source."""
+    store.traits = replace(store.traits, copy=True)
+    cas = over(store)
+    await cas.put(K, Body(b"data"), wish(ABSENT))
+    answers: list[StoreError] = [Unavailable("timed out"), KeyNotFound("absent")]
+
+    async def copy(source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
+        store.objects.pop(source, None)
+        raise answers.pop(0)
+
+    store.copy = copy  # type: ignore[method-assign]
+    with pytest.raises(UnknownOutcome):
+        await cas.rename(K, b"other", wish(ABSENT))
+    assert answers == []
+    assert cas.figures.unknown_outcomes == 1
 
 
 async def test_an_unreadable_store_leaves_a_lost_write_unknown(store: HistoryStore) -> None:

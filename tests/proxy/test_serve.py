@@ -10,11 +10,14 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from asya_proxy.health import Health, Readiness
+from asya_proxy.metrics import Metrics
 from asya_proxy.sockets import MountSocket, SocketTaken
 from asya_proxy.stores.base import StoreConfig
 from asya_proxy.stores.memory import MemoryStore
@@ -145,6 +148,17 @@ async def test_a_probe_waits_for_the_first_connection(start) -> None:  # type: i
     assert not probe.done()
     connected.set()
     assert (await probe).status == 200
+
+
+async def test_probes_wait_for_all_mounts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asya_proxy.health.FIRST_PATIENCE", 0.2)
+    metrics = Metrics()
+    health = Health(metrics)
+    health.mounts = [Readiness(name, metrics.mount(name), time.monotonic) for name in "abcdefghij"]
+    async with asyncio.timeout(1.5):  # one after the other they take 2 s
+        answer = await health("/readyz")
+    assert answer.status == 503
+    assert set(json.loads(answer.data or b"")["not_ready"]) == set("abcdefghij")
 
 
 async def test_a_port_that_is_taken(directory: Path) -> None:

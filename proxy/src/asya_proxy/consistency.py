@@ -311,8 +311,10 @@ class Consistency:
         attempt: Callable[[Change], Awaitable[Stat]],
         *,
         replayable: bool = True,
+        absence_tells: bool = False,
     ) -> Stat:
-        """Attempt a change of `key` until its fate is known or the time is up."""
+        """Attempt a change of `key` until its fate is known or the time is up. `absence_tells`: the caller finds out
+        what became of a lost attempt where the next one says KeyNotFound."""
         history: tuple[Past, ...] = ()
         if not self.traits.idempotent:
             history = await self._ancestry(key, wish)
@@ -335,10 +337,8 @@ class Consistency:
                     settled = await self._settle(key, wish, lost)
                     if settled is not None:
                         return settled
-            except KeyNotFound:
-                raise
             except StoreError as refusal:
-                if lost is None:
+                if lost is None or (absence_tells and isinstance(refusal, KeyNotFound)):
                     raise
                 raise self._unknown(lost, wish) from refusal  # the lost attempt may land all the same
             if lost is not None and not (wish.named and replayable):
@@ -565,7 +565,11 @@ class Consistency:
         """Rename in one step of the store."""
         try:
             stat = await self._settled(
-                target, wish, patience, lambda change: self.store.rename(source, target, change, when_source)
+                target,
+                wish,
+                patience,
+                lambda change: self.store.rename(source, target, change, when_source),
+                absence_tells=True,
             )
         except KeyNotFound:
             stat = await self._moved_before(target, wish)

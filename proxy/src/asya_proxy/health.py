@@ -99,8 +99,8 @@ class Health:
         return Answer(200, _TEXT, b"ok\n")
 
     async def _ready(self) -> Answer:
-        reasons = {mount.name: await mount.check() for mount in self.mounts}
-        bad = {name: reason for name, reason in reasons.items() if reason is not None}
+        reasons = await asyncio.gather(*(mount.check() for mount in self.mounts))
+        bad = {mount.name: reason for mount, reason in zip(self.mounts, reasons, strict=True) if reason is not None}
         if self.draining:
             bad["proxy"] = "shutting down"
         if not bad:

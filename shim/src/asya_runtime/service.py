@@ -18,7 +18,7 @@ _STREAM = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")]
 _RETRY_AFTER = [("Retry-After", "1")]
 _SMALL = 64 * 1024
 """Bodies up to this size are read before their request is refused: that keeps the connection."""
-_START = 4.0
+START_PATIENCE = 4.0
 """Seconds that a probe waits for the handler to be loaded, which spares a period of it; kubelet waits five."""
 _KEEP, _CLOSE, _LINGER = "keep", "close", "linger"
 _FIRST = asyncio.FIRST_COMPLETED
@@ -87,7 +87,7 @@ class Service:
             body = await http1.read_body(reader, writer, head, self._max_body)
             early = False
             if head.path == "/readyz":
-                await self._admission.started(_START)
+                await self._admission.started(START_PATIENCE)
             self._route(head)
             self._check()
             return await self._turn(reader, writer, head, body)

@@ -479,16 +479,17 @@ class TestPromises:
         await store.close()
         assert _uploads(place) == []
 
-    async def test_a_start_takes_eight_requests(self, fake: FakeS3, connect: Open) -> None:
+    async def test_a_first_start_takes_a_look_and_ten_requests(self, fake: FakeS3, connect: Open) -> None:
         store = await connect(fake)
         fake.requests.clear()
         assert (await selftest.at_start(store)).broken == ()
         look, *probes = fake.requests
         assert look == "GetObject"
         assert probes == [
+            "PutObject",
             "CreateMultipartUpload",
             "UploadPart",
-            *["CompleteMultipartUpload"] * 2,
+            *["CompleteMultipartUpload"] * 3,
             *["PutObject"] * 2,
             "DeleteObject",
             "PutObject",
@@ -505,7 +506,7 @@ class TestPromises:
         monkeypatch.setattr(selftest.time, "time", lambda: now)
         fake.requests.clear()
         assert (await selftest.at_start(store)).broken == ()
-        assert len(fake.requests) == 9
+        assert len(fake.requests) == 11
         assert fake.objects["p/.asya/promises"].etag != before
 
     async def test_many_start_at_once(self, place: Place, connect: Open) -> None:
@@ -526,6 +527,12 @@ class TestPromises:
                 ["CompleteMultipartUpload", "DeleteObject"],
                 ["CompleteMultipartUpload ignores If-None-Match", "DeleteObject ignores If-Match"],
             ),
+            *(
+                ([f"{operation} {condition}"], [f"{operation} ignores {condition}"])
+                for operation in ("PutObject", "CompleteMultipartUpload")
+                for condition in ("If-None-Match", "If-Match")
+            ),
+            (["DeleteObject If-Match"], ["DeleteObject ignores If-Match"]),
         ],
     )
     async def test_a_server_that_ignores_conditions(self, connect: Open, ignores: list[str], broken: list[str]) -> None:

@@ -79,7 +79,8 @@ class FakeS3:
     def __init__(
         self, *, min_part: int = MIN_PART, region: str = REGION, ignores: frozenset[str] = frozenset()
     ) -> None:
-        """`ignores`: the operations that take conditions and do not keep them, as some servers do."""
+        """`ignores`: the operations that take conditions and do not keep them, as some servers do; or one condition
+        of one of them (`PutObject If-Match`). If-Match on a missing key is answered 404 even then."""
         self.objects: dict[str, Object] = {}
         self.uploads: dict[str, Upload] = {}
         self.requests: list[str] = []
@@ -205,18 +206,19 @@ class FakeS3:
 
     def _demand(self, call: _Call, key: str) -> None:
         """The conditions of a write."""
-        if _operation(call) in self._ignores:
+        operation = _operation(call)
+        if operation in self._ignores:
             return
         found = self.objects.get(key)
         none, match = call.headers.get("If-None-Match"), call.headers.get("If-Match")
         if none is not None and none != "*":
             raise Refused(501, "NotImplemented", "If-None-Match takes nothing but *")
-        if none == "*" and found is not None:
+        if none == "*" and found is not None and f"{operation} If-None-Match" not in self._ignores:
             raise Refused(412, "PreconditionFailed")
         if match is not None:
             if found is None:
                 raise Refused(404, "NoSuchKey")
-            if match.strip('"') != found.etag:
+            if match.strip('"') != found.etag and f"{operation} If-Match" not in self._ignores:
                 raise Refused(412, "PreconditionFailed")
 
     def _found(self, call: _Call) -> Object:

@@ -40,7 +40,7 @@ class InParts(Protocol):
         """All of a large write but its last step; two requests."""
 
     async def keeps_promises(self, key: bytes, passed: bytes, stale: str | None) -> bool:
-        """Whether whatever must be refused was, and whatever must be accepted; eight requests, and `passed` is then
+        """Whether whatever must be refused was, and whatever must be accepted; ten requests, and `passed` is then
         what lies at `key`. False too where others who asked the same at the same time came in between.
 
         `stale`: a version that `key` had before, if one is known.

@@ -61,16 +61,17 @@ async def prepare(calls: S3Calls, name: str, data: bytes) -> Upload:
 
 async def keeps_promises(calls: S3Calls, name: str, passed: bytes, stale: str | None) -> bool:
     """`InParts.keeps_promises`. The content of each write is its own, and so is its ETag."""
-    mine = secrets.token_bytes(16)
     try:
-        current = await _by_completion(calls, name, mine)
+        # Whatever is refused from here on is refused over an object that is there: a server that answers 404 for a
+        # missing key may ignore conditions all the same.
+        first = await _put(calls, name, secrets.token_bytes(16), ANY)
+        current = await _by_completion(calls, name, first, match(stale or _no_etag()))
         if current is None:
             return False
-        wrong = match(stale or _no_etag())
-        for when in (ABSENT, wrong):
-            if not await _refused(_put(calls, name, mine, when)):
+        for when in (ABSENT, match(first)):
+            if not await _refused(_put(calls, name, secrets.token_bytes(16), when)):
                 return False
-        if not await _refused(_delete(calls, name, wrong)):
+        if not await _refused(_delete(calls, name, match(first))):
             return False
         await _put(calls, name, passed, match(current))
     except StoreError:  # the slower test says what it was
@@ -78,13 +79,15 @@ async def keeps_promises(calls: S3Calls, name: str, passed: bytes, stale: str | 
     return True
 
 
-async def _by_completion(calls: S3Calls, name: str, data: bytes) -> str | None:
-    """The version of an object whose completion was first refused over a wrong version; None where it was not."""
-    upload = await prepare(calls, name, data)
+async def _by_completion(calls: S3Calls, name: str, first: str, wrong: Precondition) -> str | None:
+    """The version of an object that a completion wrote over `first`, after it was refused to create it and to write
+    over a `wrong` version; None where it was not."""
+    upload = await prepare(calls, name, secrets.token_bytes(16))
     try:
-        if not await _refused(upload.complete(match(_no_etag()))):
-            return None
-        return await upload.complete(ANY)
+        for when in (ABSENT, wrong):
+            if not await _refused(upload.complete(when)):
+                return None
+        return await upload.complete(match(first))
     except StoreError:
         await upload.abort()
         raise
@@ -103,9 +106,9 @@ async def _refused(work: Awaitable[object]) -> bool:
     return False
 
 
-async def _put(calls: S3Calls, name: str, data: bytes, when: Precondition) -> None:
+async def _put(calls: S3Calls, name: str, data: bytes, when: Precondition) -> str:
     send = partial(calls.sdk.changes.put_object, Bucket=calls.bucket, Key=name, Body=data, **conditions(when))
-    await calls.change("put", send, when=when)
+    return unquoted((await calls.change("put", send, when=when))["ETag"])
 
 
 async def _delete(calls: S3Calls, name: str, when: Precondition) -> None:

@@ -190,8 +190,11 @@ class RawFile(io.RawIOBase):
             self._check()
         if not self._writes:
             raise io.UnsupportedOperation("File not open for writing")
-        # A buffer above hands down a view of bytes.
-        view = data if type(data) is memoryview and data.format == "B" else memoryview(data).cast("B")
+        # A buffer above hands down a flat view of bytes.
+        if type(data) is memoryview and data.ndim == 1 and data.format == "B" and data.c_contiguous:
+            view = data
+        else:
+            view = _flat(data)
         node = self.node
         if self._abandoned:
             return len(view)
@@ -373,6 +376,15 @@ class RawFile(io.RawIOBase):
         trace: Optional[TracebackType],
     ) -> None:
         leave(self, self, error)
+
+
+def _flat(data: ReadableBuffer) -> memoryview:
+    """The bytes of `data` in one dimension; BufferError where they do not lie in a row, as of `FileIO`."""
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise BufferError("memoryview: underlying buffer is not C-contiguous")
+    # Of several dimensions with a zero among them: `cast` refuses that.
+    return view.cast("B") if view.nbytes else memoryview(b"")
 
 
 def leave(outer: Any, raw: RawFile, error: Optional[BaseException]) -> None:

@@ -6,9 +6,11 @@ any other: type and errno. Run by an interpreter of any version with the shim on
 
 # ruff: noqa: SIM115, UP031
 
+import array
 import bz2
 import codecs
 import csv
+import ctypes
 import errno
 import fileinput
 import glob
@@ -539,6 +541,30 @@ def walk_and_glob(d):
         sorted(map(str, pathlib.Path(d).glob("a/*"))),
         sorted(map(str, pathlib.Path(d).iterdir())),
     )
+
+
+@program
+def unbuffered_views(d):
+    """Views of more dimensions than one, of none, with gaps, and of nothing."""
+    views = {
+        "flat": memoryview(b"abcdef"),
+        "rows": memoryview(b"abcdef").cast("B", (2, 3)),
+        "numbers": memoryview(bytes(range(24))).cast("i", (2, 3)),
+        "scalar": memoryview(b"a").cast("B", ()),
+        "strided": memoryview(b"abcdef")[::2],
+        "reversed": memoryview(b"abcdef")[::-1],
+        "empty": memoryview(b""),
+        "no numbers": array.array("i"),
+        "structured": (ctypes.c_int * 2)(1, 2),
+    }
+    out = []
+    for mode in ("wb", "ab", "r+b", "w+b"):
+        for name, view in views.items():
+            path = put(j(d, "a"), b"0123456789")
+            with open(path, mode, buffering=0) as f:
+                out.append((mode, name, tried(f.write, view), tried(f.write, b"XY"), f.tell()))
+            out.append(get(path))
+    return out
 
 
 @program

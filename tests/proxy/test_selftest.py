@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -161,10 +162,44 @@ async def test_a_day_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await asked() != []
     data, stat = store.objects[b".asya/promises"]
     monkeypatch.setattr("time.time", lambda: 1000.0)
-    fatal = json.dumps({"protocol": PROTOCOL, "broken": [{"operation": "put", "fault": "ignores If-Match"}]}).encode()
-    for other in (data[:-1], b"[]", b'{"protocol": "0", "broken": []}', b'{"broken": [1]}', b"", fatal):
+    for other in (data[:-1], b"[]", b"1", b'{"broken": [1]}', b"", b"\xff", b"[" * 100_000):
         store.objects[b".asya/promises"] = (other, stat)
         assert await asked() != []
+
+
+FLAW = {"operation": "delete", "fault": "ignores If-Match", "trait": "conditional_delete"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"protocol": "0"},
+        {"probes": selftest.PROBES + 1},
+        {"probes": str(selftest.PROBES)},
+        {"probes": None},
+        {"broken": [{**FLAW, "trait": "conditional_put"}]},
+        {"broken": [{**FLAW, "trait": "conditional_copy"}]},
+        {"broken": [{**FLAW, "trait": "max_size"}]},
+        {"broken": [{**FLAW, "trait": ["conditional_delete"]}]},
+        {"broken": [{**FLAW, "fault": 1}]},
+        {"broken": [{**FLAW, "since": "2"}]},
+        {"broken": [{"operation": "delete", "trait": "conditional_delete"}]},
+        {"broken": ["conditional_delete"]},
+        {"broken": {}},
+        {"broken": None},
+    ],
+    ids=str,
+)
+async def test_a_record_of_another_release_or_of_somebody_else_is_none(change: Mapping[str, object]) -> None:
+    store = HistoryStore()
+    record = {"protocol": PROTOCOL, "probes": selftest.PROBES, "broken": [FLAW]}
+    for data, remembered in ((record, True), ({**record, **change}, False)):
+        store.objects[b".asya/promises"] = (json.dumps(data).encode(), Stat("v", 1, time.time_ns()))
+        store.asked.clear()
+        verdict = await selftest.at_start(store)
+        assert (len(store.asked) == 1, verdict.names) == (remembered, ("delete ignores If-Match",) * remembered)
+        assert verdict.lower(store.traits).conditional_delete is not remembered
+    assert json.loads(store.objects[b".asya/promises"][0])["probes"] == selftest.PROBES
 
 
 async def test_what_cas_can_do_without_is_remembered_too(monkeypatch: pytest.MonkeyPatch) -> None:

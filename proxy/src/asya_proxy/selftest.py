@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from asya_contract.names import RESERVED_SEGMENT
 from asya_contract.wire import PROTOCOL
@@ -22,6 +22,8 @@ from asya_proxy.stores.base import ABSENT, ANY, Body, Change, Precondition, Read
 from asya_proxy.stores.capabilities import InParts, Operations
 
 DAY = 86_400.0
+PROBES = 2
+"""What is asked here, as a number: raise it with the probes, so that no record of lesser ones is believed."""
 PATIENCE = 5
 """How often a write is repeated that came too soon after another one of its key."""
 PAUSE = 1.1
@@ -36,6 +38,8 @@ LACKS_BOTH = "takes no conditions"
 
 _ROOT = RESERVED_SEGMENT.encode()
 _RECORD = _ROOT + b"/promises"
+_LOSSES = frozenset({"conditional_put", "conditional_delete"})
+"""The traits that a probe may find missing."""
 _T = TypeVar("_T")
 
 
@@ -93,16 +97,29 @@ async def _recorded(reading: Reading) -> Verdict | None:
         return None
     try:
         found = json.loads(data)
-        verdict = Verdict(tuple(Broken(**broken) for broken in found["broken"]))
-        return verdict if found["protocol"] == PROTOCOL and not verdict.fatal else None
-    except (ValueError, TypeError, KeyError):
+        if (found["protocol"], found["probes"]) != (PROTOCOL, PROBES):
+            return None
+        verdict = _verdict(found["broken"])
+    except (ValueError, TypeError, KeyError, RecursionError):  # somebody else's
         return None
+    return None if verdict.fatal else verdict
+
+
+def _verdict(broken: Any) -> Verdict:
+    """Raises TypeError and ValueError where that is no list of broken promises that this release knows."""
+    if not isinstance(broken, list):
+        raise TypeError
+    for fields in broken:
+        texts = dict(fields)
+        if not all(isinstance(text, str) for text in texts.values()) or texts.get("trait") not in _LOSSES:
+            raise ValueError
+    return Verdict(tuple(Broken(**fields) for fields in broken))
 
 
 def _record(verdict: Verdict) -> bytes:
     """A record like no other, so that its version is none that was there before."""
     broken = [asdict(broken) for broken in verdict.broken]
-    return json.dumps({"protocol": PROTOCOL, "broken": broken, "test": secrets.token_hex(8)}).encode()
+    return json.dumps({"protocol": PROTOCOL, "probes": PROBES, "broken": broken, "test": secrets.token_hex(8)}).encode()
 
 
 async def probe(store: Store) -> Verdict:

@@ -247,6 +247,41 @@ print("fine")
         done = proxy.run(program, INTERPRETERS[python])
         assert (done.stdout, done.stderr) == ("fine\n", "")
 
+    def test_functions_that_were_replaced_before(self, proxy: Proxy, python: str) -> None:
+        """By objects without the attributes of a function, as profilers and test doubles leave them."""
+        path = f"{proxy.mount.path}/replaced-{python}"
+        program = f"""
+import asya_shim
+asya_shim.deactivate()
+import functools, operator, os, shutil
+from unittest import mock
+class Odd:
+    __slots__ = ("real",)
+    __name__ = 5
+    def __init__(self, real): self.real = real
+    def __call__(self, *args, **kwargs): return self.real(*args, **kwargs)
+os.path.exists = functools.partial(os.path.exists)
+os.path.isfile = operator.truth
+os.path.isdir = mock.Mock(wraps=os.path.isdir)
+os.walk = Odd(os.walk)
+shutil.rmtree = functools.partial(shutil.rmtree)
+shutil.copyfile = functools.partial(shutil.copyfile)
+before = os.path.exists, os.path.isfile, os.path.isdir, os.walk
+assert asya_shim.activate_from_environment()
+os.mkdir({path!r})
+with open({path!r} + "/f", "w") as f: f.write("text")
+shutil.copyfile({path!r} + "/f", {path!r} + "/g")
+assert os.path.exists({path!r}) and os.path.isdir({path!r}) and os.path.isfile("nowhere")
+assert [sorted(names) for _, _, names in os.walk({path!r})] == [["f", "g"]]
+shutil.rmtree({path!r})
+assert not os.path.exists({path!r})
+asya_shim.deactivate()
+assert (os.path.exists, os.path.isfile, os.path.isdir, os.walk) == before
+print("fine")
+"""
+        done = proxy.run(program, INTERPRETERS[python])
+        assert (done.stdout, done.stderr) == ("fine\n", "")
+
     def test_what_gets_past_the_hooks_is_refused(self, proxy: Proxy, python: str) -> None:
         program = f"""
 import io, os, sqlite3, errno

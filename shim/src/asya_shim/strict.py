@@ -80,8 +80,11 @@ def _steps(iterator: Iterator[Any]) -> Iterator[Any]:
 def _like(function: Any, watched: Any) -> Any:
     """What `functools.wraps` does (its imports cost every Python process in the pod two milliseconds)."""
     for name in ("__module__", "__name__", "__qualname__", "__doc__"):
-        setattr(watched, name, getattr(function, name))
-    watched.__dict__.update(vars(function))
+        try:
+            setattr(watched, name, getattr(function, name))
+        except (AttributeError, TypeError):
+            continue  # replaced before us, by any callable object
+    watched.__dict__.update(getattr(function, "__dict__", {}))
     watched.__wrapped__ = function
     return watched
 

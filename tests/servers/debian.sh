@@ -1,15 +1,27 @@
 #!/usr/bin/env bash
 # Newer servers than this system's, from Debian's own archive, for `make soak`: each suite's packages are unpacked into
 # a directory of ${XDG_CACHE_HOME:-~/.cache}/asya/suites, with the C library that they were built for, and nothing of
-# the system is touched. Needs apt-get and Debian's keyring; no root.
+# the system is touched. Needs apt-get and Debian's keyring; no root. The mirror is the one that the system's own
+# apt sources name; ASYA_DEBIAN_MIRROR (a URL that ends in /debian) overrides it.
 set -euo pipefail
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/asya"
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-mirror=http://deb.debian.org/debian
 
 command -v apt-get >/dev/null || {
   echo "missing: apt-get, which fetches the newer Redis and Valkey of make soak from Debian" >&2
   exit 1
+}
+
+# The mirror: what apt makes of the system's sources, in whichever form they are.
+mirror() {
+  local found=${ASYA_DEBIAN_MIRROR-}
+  # shellcheck disable=SC2016  # apt-get replaces it
+  [ -n "$found" ] || found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
+    sort -u | grep -m 1 '/debian/*$') || {
+    echo "missing: a mirror of Debian among this system's apt sources. Give one in ASYA_DEBIAN_MIRROR and run this again." >&2
+    return 1
+  }
+  echo "$found"
 }
 
 # unpack SUITE PACKAGE...: once.
@@ -18,7 +30,8 @@ unpack() {
   shift
   [ ! -e "$root/.$*" ] || return 0
   echo "fetching $* of Debian $suite (once)" >&2
-  local work
+  local mirror work
+  mirror=$(mirror)
   work=$(mktemp -d)
   mkdir -p "$work/lists/partial" "$work/archives/partial" "$root"
   touch "$work/status"

@@ -1,6 +1,7 @@
 """Actors -> Deployments and Services as golden files, and the promises every rendered pod template keeps."""
 
 import copy
+import itertools
 import json
 
 import pytest
@@ -166,6 +167,15 @@ def test_a_default_that_changes_rolls_exactly_the_actors_it_concerns():
     redis = actor(spec__stateProxy={"backend": "redis"})
     assert annotation(actor(), SETTINGS) != annotation(actor(), DEFAULTS)
     assert annotation(redis, SETTINGS) == annotation(redis, DEFAULTS)
+
+
+def test_another_key_prefix_rolls_exactly_the_actors_with_state():
+    """Old pods and new ones would write at two places, and no CAS hold between them."""
+    other = SETTINGS.model_copy(update={"key_prefix": "other/"})
+    none = SETTINGS.model_copy(update={"key_prefix": ""})
+    found = [template_of(actor(), settings) for settings in (SETTINGS, other, none)]
+    assert all(one != two for one, two in itertools.combinations(found, 2))
+    assert template_of(GOOD["no-state"], SETTINGS) == template_of(GOOD["no-state"], other)
 
 
 def test_an_older_proxy_image_can_be_held():

@@ -159,6 +159,11 @@ def changed(change):
         (changed(lambda p: p["metadata"]["annotations"].update({STATE_CONFIG_ANNOTATION: "{"})), "is not JSON"),
         (changed(lambda p: p["metadata"]["annotations"].update({STATE_CONFIG_ANNOTATION: "[" * 5000})), "is not JSON"),
         (changed(lambda p: p["metadata"]["annotations"].update({STATE_CONFIG_ANNOTATION: "[]"})), "expected an object"),
+        (
+            changed(lambda p: p["metadata"]["annotations"].update({"asya.sh/key-prefix": "other/"})),
+            "was made for key prefix 'other/', and the webhook's is 'prod/'; wait until the operator",
+        ),
+        (changed(lambda p: p["metadata"]["annotations"].pop("asya.sh/key-prefix")), "made for key prefix ''"),
         (changed(lambda p: p["spec"].update(os={"name": "windows"})), "windows is not supported"),
         (changed(lambda p: p["spec"]["volumes"].clear()), "'asya-shim' is missing"),
         (

@@ -26,7 +26,7 @@ from asya_operator.api import AsyncActor, EnvVar
 from asya_operator.api.rules import OWNED_ENV
 from asya_operator.merge import merge
 from asya_operator.settings import Settings
-from asya_operator.state import MountState, StateConfig, resolve, shim_env
+from asya_operator.state import KEY_PREFIX_ANNOTATION, MountState, StateConfig, resolve, shim_env
 
 Manifest = dict[str, Any]
 
@@ -178,6 +178,8 @@ def _own_template(
     if config is not None and spec.state_proxy is not None:
         pod_labels[STATE_LABEL] = "true"
         annotations[STATE_CONFIG_ANNOTATION] = config.to_annotation()
+        if settings.key_prefix:
+            annotations[KEY_PREFIX_ANNOTATION] = settings.key_prefix
         annotations |= {guard.annotation(mount.name): guard.text(actor, mount) for mount in config.mounts}
         kinds = [spec.state_proxy.guard, *(mount.guard for mount in spec.state_proxy.mounts)]
         volumes.append(

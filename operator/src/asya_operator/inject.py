@@ -26,7 +26,7 @@ from asya_operator.api.podtemplate import CREDENTIALS_VOLUME
 from asya_operator.desired import DEFAULT_CONTAINER_ANNOTATION, dump_env, env_list, restricted
 from asya_operator.identity import identity_env, token_mounts
 from asya_operator.settings import Settings
-from asya_operator.state import StateConfig, credentials_dir, from_annotation, proxy_variables
+from asya_operator.state import KEY_PREFIX_ANNOTATION, StateConfig, credentials_dir, from_annotation, proxy_variables
 
 Pod = dict[str, Any]
 PORT_NAME = "state-health"
@@ -60,6 +60,7 @@ def inject(pod: Mapping[str, Any], namespace: str, settings: Settings) -> Pod:
     _check_shape(pod)
     config = _config(pod)
     _check(pod, config)
+    _check_prefix(pod, settings)
     # Copied is what changes, and nothing else: a pod may have thousands of variables.
     metadata, spec = dict(pod["metadata"]), dict(pod["spec"])
     init = spec.get("initContainers") or []
@@ -140,6 +141,17 @@ def _check(pod: Mapping[str, Any], config: StateConfig) -> None:
                     f"container {container['name']!r}: port {config.http_port} is the state proxy's; give the actor "
                     "another stateProxy.httpPort"
                 )
+
+
+def _check_prefix(pod: Mapping[str, Any], settings: Settings) -> None:
+    """Operator and webhook learn of a new key prefix one after the other; no pod may come between and stay."""
+    made_for = pod["metadata"]["annotations"].get(KEY_PREFIX_ANNOTATION, "")
+    if made_for != settings.key_prefix:
+        raise Refused(
+            f"annotation {KEY_PREFIX_ANNOTATION}: the pod was made for key prefix {str(made_for)[:200]!r}, and the "
+            f"webhook's is {settings.key_prefix!r}; wait until the operator has the same settings, or render it anew "
+            "with them"
+        )
 
 
 def _image(ours: list[Pod], settings: Settings) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from asya_contract.env import Mount, ProxyEnv, ShimEnv, format_mounts, parse_seconds, parse_size, variables, write_env
-from asya_contract.names import DEFAULT_MOUNT, SOCKET_DIR, default_secret, state_prefix
+from asya_contract.names import DEFAULT_MOUNT, GROUP, SOCKET_DIR, default_secret, state_prefix
 from asya_operator.api import AsyncActor, Mounted, StateProxy, patterns
 from asya_operator.api.model import (
     ActorName,
@@ -37,6 +37,8 @@ from asya_operator.api.quantity import parse_quantity
 from asya_operator.api.rules import DEFAULT_HTTP_PORT, refused_proxy_env
 from asya_operator.settings import Settings
 
+# The key prefix that a template was made for; the webhook uses its own and refuses a pod that was made for another.
+KEY_PREFIX_ANNOTATION = f"{GROUP}/key-prefix"
 DEFAULT_BUCKET = "asya-state"
 CREDENTIALS_ROOT = "/var/run/asya/credentials"
 DEFAULT_REQUESTS = {"cpu": "20m", "memory": "64Mi"}

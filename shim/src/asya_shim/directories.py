@@ -103,10 +103,9 @@ def scan(place: Place) -> Scan:
     entries: List[DirEntry] = []
     listed = watch.listed
     for entry in namespace.listing(place):
-        child = place.child(entry.name, shown)
         name: Any = entry.name if isinstance(base, bytes) else os.fsdecode(entry.name)
         path = before + name
-        child.shown = path
+        child = place.child(entry.name, path)
         if listed is not None and not entry.is_file:
             listed.add(child.id)
         entries.append(DirEntry(child, entry, name, path))

@@ -115,7 +115,7 @@ class Hooks:
         if place is None:
             return original.open_file(file, mode, buffering, encoding, errors, newline, closefd, opener)
         if type(file) is not str:
-            place.shown = os.fspath(file)
+            place = place.called(os.fspath(file))
         if opener is not None:
             fd = opener(place.shown, _flags(mode))
             if fd in descriptors.open_files:
@@ -196,8 +196,7 @@ class Hooks:
         place = find("." if path is None else path)
         if place is None:
             return _scandir(path)
-        place.shown = path
-        return directories.scan(place)
+        return directories.scan(place.called(path))
 
     def rename(self, src: Any, dst: Any, *, src_dir_fd: Optional[int] = None, dst_dir_fd: Optional[int] = None) -> None:
         if not _rename_state(src, dst, src_dir_fd, dst_dir_fd):
@@ -243,10 +242,10 @@ def find(path: Any, dir_fd: Optional[int] = None) -> Optional[Place]:
     """The place of a path or of an open descriptor."""
     if type(path) is int:
         place = paths.directories.get(path)
-        if place is not None:
-            return Place(place.mount, place.key, path)
-        file = descriptors.open_files.get(path)
-        return None if file is None else file.node.place
+        if place is None:
+            file = descriptors.open_files.get(path)
+            place = None if file is None else file.node.place
+        return None if place is None else place.called(path)
     return locate(path, dir_fd)
 
 

@@ -40,7 +40,9 @@ class MountPoint:
 
 class Place:
     """A path below a mount. `shown` is the path as the caller gave it, for error messages;
-    `directory`: it ended with a slash, so that only a directory will do."""
+    `directory`: it ended with a slash, so that only a directory will do.
+
+    Never changed once made: all calls with the same path share one, and so do the nodes of its file."""
 
     __slots__ = ("directory", "id", "key", "mount", "remote", "shown")
 
@@ -56,6 +58,10 @@ class Place:
     def path(self) -> str:
         """The absolute, normalised path."""
         return self.mount.under + os.fsdecode(self.key) if self.key else self.mount.root
+
+    def called(self, shown: Any) -> Place:
+        """The same place, given otherwise."""
+        return Place(self.mount, self.key, shown, self.directory)
 
     def child(self, name: bytes, shown: Any) -> Place:
         """The entry `name` of this directory."""

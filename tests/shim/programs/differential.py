@@ -683,6 +683,33 @@ def dir_fds(d):
     return out, tried(os.fstat, fd), sorted(os.listdir(d))
 
 
+@program
+def a_file_keeps_its_name(d):
+    """Whatever else it was called by: a number, bytes, a `Path`."""
+    out = []
+    path = put(j(d, "f"), b"x")
+    fd = os.open(path, os.O_RDONLY)
+    for call in (os.scandir, os.listdir, os.chdir):
+        try:
+            call(fd)
+        except OSError as error:
+            out.append((type(error).__name__, error.errno, error.filename == fd))
+    os.close(fd)
+    for other in (os.fsencode(path), pathlib.Path(path)):
+        with open(other, "rb") as f:
+            out.append(f.name == other)
+        out.append(tried(os.scandir, other))
+    with open(path) as f:
+        out.append(f.name == path)
+    os.remove(path)
+    for call in (open, os.stat, os.remove, os.scandir):
+        try:
+            call(path)
+        except OSError as error:
+            out.append((type(error).__name__, error.filename == path))
+    return out
+
+
 # Metadata
 
 

@@ -30,14 +30,14 @@ def place() -> Iterator[Path]:
         yield Path(directory)
 
 
-def filled(guide: str, namespace: str, **changes: str) -> str:
-    """What the guide's `sed` prints, run as it stands but for its target and the namespace."""
+def filled(guide: str, namespace: str, file: str = "", **changes: str) -> str:
+    """What the guide's `sed` over `file` prints, run as it stands but for its target and the namespace."""
     (line,) = [
         line
         for block in blocks(guide)
         if block.language == "bash"
         for line in block.text.splitlines()
-        if "sed " in line
+        if line.startswith("sed ") and file in line
     ]
     line = re.sub(r" >>? \S+$", "", line)
     for old, new in {"team-a": namespace, **changes}.items():
@@ -93,9 +93,13 @@ async def test_s3(place: Path, proxies: Proxies) -> None:
 
 async def test_redis(place: Path, proxies: Proxies) -> None:
     acl = place / "users.acl"
-    acl.write_text("".join(re.sub(r"(?m)^#.*\n", "", filled("setup/redis.md", name)) for name in NAMESPACES))
     (conf,) = [block.text for block in blocks("setup/redis.md") if block.title == "redis.conf"]
-    with RedisServer(place, conf.replace("/etc/redis/users.acl", str(acl)).splitlines()) as server:
+    users = [filled("setup/redis.md", name, "redis-namespace.acl") for name in NAMESPACES]
+    acl.write_text("".join([filled("setup/redis.md", "", "redis-server.acl"), *users]))
+    # Without it only Redis' own guard against servers without a password would refuse who comes from elsewhere.
+    settings = [*conf.replace("/etc/redis/users.acl", str(acl)).splitlines(), "protected-mode no"]
+    with RedisServer(place, settings) as server:
+        assert server.ask("GET", "{asya-state:team-b/actor/}f").startswith(b"-NOAUTH")
         credentials = {
             name: {"REDIS_URL": f"redis://{name}:change-me@127.0.0.1:{server.port}/0"} for name in NAMESPACES
         }

@@ -160,12 +160,12 @@ async def test_s3_itself_refuses_the_get(users: Users) -> None:
 
 @pytest.fixture(scope="module")
 def acl_server() -> Iterator[RedisServer]:
-    """A server whose ACL file holds both namespaces."""
+    """A server whose ACL file is that of the policies, for both namespaces; Redis' own guard is off."""
     with tempfile.TemporaryDirectory(prefix="asya-") as directory:
         lines = [filled("redis-namespace.acl", name, BUCKET="asya-state", PASSWORD=f"{name}-pw") for name in NAMESPACES]
         acl = Path(directory) / "users.acl"
-        acl.write_text("".join(re.sub(r"(?m)^#.*\n", "", text) for text in lines))
-        with RedisServer(Path(directory), [f"aclfile {acl}"]) as server:
+        acl.write_text("".join([filled("redis-server.acl", "", PASSWORD="admin-pw"), *lines]))
+        with RedisServer(Path(directory), [f"aclfile {acl}", "protected-mode no"]) as server:
             yield server
 
 
@@ -206,7 +206,7 @@ async def test_redis_keeps_neighbours_out(acl_server: RedisServer) -> None:
 async def test_redis_itself_refuses_the_get(acl_server: RedisServer) -> None:
     async with redis_store(acl_server, "team-b", "team-b/actor/") as theirs:
         await write(theirs, b"f", b"secret")
-    admin = redis.Redis(port=acl_server.port)
+    admin = redis.Redis(port=acl_server.port, username="admin", password="admin-pw")
     keys = admin.keys("*team-b/*")
     assert keys
     with redis.Redis(port=acl_server.port, username="team-a", password="team-a-pw") as client:
@@ -217,6 +217,8 @@ async def test_redis_itself_refuses_the_get(acl_server: RedisServer) -> None:
         for command in (("KEYS", "*"), ("SCAN", "0"), ("FLUSHALL",), ("CONFIG", "GET", "*"), ("ACL", "LIST")):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 client.execute_command(*command)
+    for command in (("GET", keys[0].decode()), ("KEYS", "*"), ("ACL", "LIST")):
+        assert acl_server.ask(*command).startswith(b"-NOAUTH"), "a client without a user"
     admin.close()
 
 

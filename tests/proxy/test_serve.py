@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import pytest
 
 from asya_proxy.health import Health, Readiness
 from asya_proxy.metrics import Metrics
-from asya_proxy.sockets import MountSocket, SocketTaken
+from asya_proxy.sockets import AddressRefused, MountSocket, SocketTaken, listen_on
 from asya_proxy.stores.base import StoreConfig
 from asya_proxy.stores.memory import MemoryStore
 from support.servers import free_port
@@ -167,6 +168,55 @@ async def test_a_port_that_is_taken(directory: Path) -> None:
         done = await asyncio.to_thread(run, directory, "serve", STATE_HTTP_ADDR=address)
     assert done.returncode == 1
     assert f"STATE_HTTP_ADDR='{address}': Address already in use; give it another port" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "why"), [("192.0.2.7", "Cannot assign requested address"), ("a..b", "no name of a host")]
+)
+async def test_a_host_that_is_none(directory: Path, host: str, why: str) -> None:
+    done = await asyncio.to_thread(run, directory, "serve", STATE_HTTP_ADDR=f"{host}:9464")
+    assert done.returncode == 1
+    assert f"STATE_HTTP_ADDR='{host}:9464': {why}; give it another host, or none (:9464)" in done.stderr
+
+
+def test_a_host_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(AddressRefused, match=r"^Name or service not known; give it another host, or none"):
+        listen_on(("nowhere.invalid", 9464))
+
+
+@pytest.mark.parametrize("number", [errno.EADDRINUSE, errno.EACCES])
+def test_a_port_that_is_refused(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object, **__: object) -> socket.socket:
+        raise OSError(number, "in the words of the library")
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    with pytest.raises(AddressRefused, match=f"^{os.strerror(number)}; give it another port$"):
+        listen_on(("127.0.0.1", 80))
+
+
+@pytest.mark.parametrize(
+    ("answers", "listens"), [(["::1"], "::1"), (["127.0.0.1"], "127.0.0.1"), (["::1", "127.0.0.1"], "127.0.0.1")]
+)
+def test_a_name_of_either_family(monkeypatch: pytest.MonkeyPatch, answers: list[str], listens: str) -> None:
+    resolve = socket.getaddrinfo
+
+    def answer(host: str, *given: object, **named: object) -> list[object]:
+        return [one for address in answers for one in resolve(address, *given, **named)]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    with listen_on(("ip6-localhost", 0)) as listening:
+        assert listening.getsockname()[0] == listens
+
+
+def test_no_host_is_every_address() -> None:
+    with listen_on(("", 0)) as listening:
+        port = listening.getsockname()[1]
+        for host in ("127.0.0.1", "::1") if socket.has_dualstack_ipv6() else ("127.0.0.1",):
+            socket.create_connection((host, port)).close()
 
 
 async def test_sigterm_finishes_what_is_in_work_and_exits_with_0(process: Process) -> None:

@@ -99,16 +99,15 @@ def _serve(directory: Path | None) -> int:
         return USAGE_ERROR
     port = None
     if loaded.address is not None:
-        from asya_proxy.sockets import listen_on
+        from asya_proxy.sockets import AddressRefused, listen_on
 
         try:
             # Before the slow imports: a probe that comes meanwhile waits, where a refused one would cost a period.
             port = listen_on(loaded.address)
-        except OSError as error:
+        except AddressRefused as error:
             from asya_proxy.server import say_why
 
-            cause = os.strerror(error.errno) if error.errno else str(error)
-            say_why(f"STATE_HTTP_ADDR={loaded.env.http_addr!r}: {cause}; give it another port")
+            say_why(f"STATE_HTTP_ADDR={loaded.env.http_addr!r}: {error}")
             return 1
     if directory is not None and _install(directory) != 0:
         return 1

@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import stat
+from typing import Any
 
 MODE = 0o666
 """Usable by any uid: the handler's image chooses its own."""
@@ -18,6 +19,10 @@ MODE = 0o666
 
 class SocketTaken(Exception):
     """Somebody serves there already, or something else has the name; the message says what to do."""
+
+
+class AddressRefused(Exception):
+    """Nobody can listen at this host and port; the message says why and what to do."""
 
 
 class MountSocket:
@@ -48,12 +53,37 @@ class MountSocket:
 def listen_on(address: tuple[str, int]) -> socket.socket:
     """A TCP socket that listens at (host, port), on every address of both families where the host is empty.
 
-    Raises OSError, which names the address.
+    Raises AddressRefused.
     """
     host, port = address
-    both = not host and socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, dualstack_ipv6=both)
+    try:
+        family, place = _resolved(host, port)
+        return socket.create_server(place, family=family, dualstack_ipv6=not host and family == socket.AF_INET6)
+    except OSError as error:
+        raise AddressRefused(_refusal(error, port)) from error
+    except UnicodeError as error:  # of the codec for international names
+        raise AddressRefused(f"no name of a host; {_other_host(port)}") from error
+
+
+def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    if not host:
+        return (socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET), ("", port)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # Of a name that has both, IPv4: whoever asks for `localhost` may know no other.
+    family, *_, place = min(found, key=lambda one: one[0] != socket.AF_INET)
+    return family, place
+
+
+def _refusal(error: OSError, port: int) -> str:
+    if isinstance(error, socket.gaierror):  # its numbers are not those of errno
+        return f"{error.strerror}; {_other_host(port)}"
+    cause = os.strerror(error.errno) if error.errno else str(error)
+    by_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
+    return f"{cause}; {'give it another port' if by_port else _other_host(port)}"
+
+
+def _other_host(port: int) -> str:
+    return f"give it another host, or none (:{port})"
 
 
 def _lock(path: str) -> int:

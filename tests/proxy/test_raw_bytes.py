@@ -8,7 +8,7 @@ import secrets
 import pytest
 
 from asya_contract.wire import H_WRITE_ID, encode_key
-from asya_proxy.stores.base import StoreConfig
+from asya_proxy.stores.base import ANY, Body, Change, StoreConfig
 from asya_proxy.stores.memory import MemoryStore
 from support.wire_client import WireClient
 
@@ -213,9 +213,10 @@ async def test_more_requests_than_allowed_are_answered_busy(start) -> None:  # t
 
 async def test_a_client_that_takes_nothing_is_cut(start, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr("asya_proxy.mount.CLIENT_TIMEOUT", 0.2)
-    proxy = await start()
-    client = await proxy.client()
-    await client.put("f", b"x" * (32 << 20))
+    store = MemoryStore(StoreConfig("", "", {}))
+    # Past the proxy, whose limit is meant for the other client alone.
+    await store.put(b"f", Body(b"x" * (32 << 20)), Change("w", ANY))
+    proxy = await start(store)
     lazy = await proxy.client()
     lazy._reader._transport.pause_reading()  # type: ignore[attr-defined]
     await lazy.send(b"GET /keys/f HTTP/1.1\r\nHost: t\r\n\r\n")

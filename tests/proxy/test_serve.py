@@ -129,8 +129,8 @@ async def test_a_probe_waits_for_the_process(directory: Path) -> None:
                 except ConnectionRefusedError:
                     await asyncio.sleep(0.01)
             probe = asyncio.create_task(WireClient(reader, writer).ask("GET", "/readyz"))
-            await asyncio.sleep(0)
-            assert not probe.done()
+            done, _ = await asyncio.wait({probe}, timeout=0.3)
+            assert not done
             gate.touch()
             assert (await probe).status == 200
         writer.close()

@@ -199,6 +199,14 @@ async def test_without_a_right_to_secrets_the_events_of_the_kubelet_tell(cluster
     async with running(cluster) as operator:
         cluster.create("asyncactors", actor(spec__stateProxy__credentials={"secretName": "keys"}))
         await eventually(lambda: cluster.condition("StateReady").get("reason") == "NoPods")
+        pod = {
+            "metadata": {"name": "chat-agent-5f-abc", "labels": {"asya.sh/actor": "chat-agent"}},
+            "spec": {
+                "initContainers": [{"name": "asya-state-proxy", "image": "i", "restartPolicy": "Always"}],
+                "containers": [{"name": "c", "image": "i"}],
+            },
+        }
+        cluster.create("pods", pod)
         said = 'MountVolume.SetUp failed for volume "asya-credentials-state" : secret "keys" not found'
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         event = {

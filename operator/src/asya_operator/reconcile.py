@@ -4,7 +4,7 @@ matter, and a pass that finds all as it should be changes nothing."""
 import datetime
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -224,7 +224,7 @@ class Reconciler:
         pods = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
         missing = await self._missing_secrets(actor)
         well = deployment is not None and _all_available(deployment)
-        return pods, [] if well else await self._warnings(actor), missing
+        return pods, [] if well else await self._warnings(actor, pods), missing
 
     async def _missing_secrets(self, actor: AsyncActor) -> list[str]:
         """Secrets that are named and not there; a backend's default one may be absent.
@@ -244,18 +244,20 @@ class Reconciler:
             self._may_read_secrets = False
             return []
 
-    async def _warnings(self, actor: AsyncActor) -> list[Object]:
-        """Warnings about the actor's pods and ReplicaSets of the last ten minutes, the newest last."""
+    async def _warnings(self, actor: AsyncActor, pods: Sequence[Object]) -> list[Object]:
+        """Warnings about the actor's pods and ReplicaSets of the last ten minutes, the newest last.
+
+        Pods by name: Kubernetes cuts long ones, and others' may begin alike. A ReplicaSet's name is the Deployment's
+        and one hash, which has no dash.
+        """
+        names = {pod["metadata"]["name"] for pod in pods}
+        replica_set = re.compile(rf"{re.escape(actor.name)}-[a-z0-9]+")
         found = await self._kube.list("Event", actor.namespace, fields="type=Warning")
         since = (self._now() - datetime.timedelta(minutes=10)).strftime("%Y-%m-%dT%H:%M:%SZ")
         mine = [
             event
             for event in found
-            if (event.get("involvedObject") or {}).get("kind") in ("Pod", "ReplicaSet")
-            and re.fullmatch(
-                rf"{re.escape(actor.name)}-[a-z0-9]+(-[a-z0-9]+)?", event["involvedObject"].get("name", "")
-            )
-            and when(event) >= since
+            if when(event) >= since and _is_about(event.get("involvedObject") or {}, names, replica_set)
         ]
         return sorted(mine, key=when)
 
@@ -412,6 +414,11 @@ def _replicas(actor: AsyncActor) -> Manifest:
         "metadata": {"name": actor.name, "namespace": actor.namespace},
         "spec": {"replicas": actor.spec.replicas},
     }
+
+
+def _is_about(what: Mapping[str, Any], pods: Container[str], replica_set: re.Pattern[str]) -> bool:
+    kind, name = what.get("kind"), str(what.get("name", ""))
+    return name in pods if kind == "Pod" else kind == "ReplicaSet" and replica_set.fullmatch(name) is not None
 
 
 def _install_image(deployment: Object | None) -> str | None:

@@ -3,14 +3,19 @@ enforces it, and then the whole proxy as an actor of each of two namespaces. A n
 backend, and the proxy says so.
 """
 
+import asyncio
+import json
 import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
+from nats.aio.client import Client
 
 from asya_proxy import settings
 from asya_proxy.check import check
@@ -106,19 +111,61 @@ async def test_redis(place: Path, proxies: Proxies) -> None:
         await proxies.each_reaches_its_own_and_no_other("redis", dict.fromkeys(NAMESPACES, "asya-state"), credentials)
 
 
+def nats_accounts() -> str:
+    """The guide's configuration, with an account for each namespace."""
+    (conf,) = [block.text for block in blocks("setup/nats.md") if block.title == "nats-server.conf"]
+    match = re.fullmatch(r"accounts \{\n(.*)\}\n", conf, re.DOTALL)
+    assert match is not None
+    account = re.sub(r"# the user of the proxies: .*\n", "@\n", match[1])
+    assert account.count("@") == 1
+    made = [account.replace("team-a", name).replace("@", filled("setup/nats.md", name)) for name in NAMESPACES]
+    return "accounts {\n" + "".join(made) + "}\n"
+
+
 async def test_nats(place: Path, proxies: Proxies) -> None:
     """Namespaces do not share a bucket there: the neighbour's bucket is refused."""
-    users = [filled("setup/nats.md", name) for name in NAMESPACES]
-    config = "authorization { users = [ {user: admin, password: admin}\n" + "\n".join(users) + "] }"
-    with NatsServer(place, config=config) as server:
+    with NatsServer(place, config=nats_accounts()) as server:
         address = server.url.removeprefix("nats://")
         for name in NAMESPACES:
             # Its streams are made by who may.
-            content, said = await proxies.check("nats", name, name, {"NATS_URL": f"nats://admin:admin@{address}"})
+            admin = {"NATS_URL": f"nats://{name}-admin:change-me-too@{address}"}
+            content, said = await proxies.check("nats", name, name, admin)
             assert content, said
         credentials = {name: {"NATS_URL": f"nats://{name}:change-me@{address}"} for name in NAMESPACES}
         buckets = {name: name for name in NAMESPACES}
         await proxies.each_reaches_its_own_and_no_other("nats", buckets, credentials)
+
+
+async def test_the_account_of_nats_is_the_wall(place: Path) -> None:
+    """The permissions let a consumer deliver to any subject: it arrives in the own account, and in no other."""
+    with NatsServer(place, config=nats_accounts()) as server:
+        async with AsyncExitStack() as stack:
+
+            async def connect(user: str, password: str) -> Client:
+                url = server.url.replace("//", f"//{user}:{password}@")
+                client = await nats.connect(url, inbox_prefix=b"_INBOX.team-a")
+                stack.push_async_callback(client.close)
+                return client
+
+            own, theirs = [await connect(f"{name}-admin", "change-me-too") for name in NAMESPACES]
+            for name, admin in zip(NAMESPACES, (own, theirs), strict=True):
+                await admin.jetstream().create_key_value(bucket=name)
+            target = "$KV.team-b.team-b.actor.f"
+            here, there = [await admin.subscribe(target) for admin in (own, theirs)]
+            await asyncio.gather(own.flush(), theirs.flush())
+
+            proxy = await connect("team-a", "change-me")
+            await proxy.jetstream().publish("$KV.team-a.x", b"forged")
+            config = {"name": "c", "filter_subject": "$KV.team-a.x", "deliver_subject": target, "ack_policy": "none"}
+            request = json.dumps({"stream_name": "KV_team-a", "config": config}).encode()
+            made = await proxy.request("$JS.API.CONSUMER.CREATE.KV_team-a.c.$KV.team-a.x", request, timeout=10)
+            assert "error" not in json.loads(made.data)
+
+            assert (await here.next_msg(timeout=10)).data == b"forged"
+            await theirs.jetstream().publish(target, b"own")
+            assert (await there.next_msg(timeout=10)).data == b"own"
+            entry = await (await theirs.jetstream().key_value("team-b")).get("team-b.actor.f")
+            assert (entry.value, entry.revision) == (b"own", 1)
 
 
 async def test_the_commands_for_streams_are_those_that_the_proxy_prints(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,7 @@ def test_at_most_so_many_roll():
 
 def test_a_degraded_actor_stops_the_rollout():
     rollout = Rollout(10)
+    assert rollout.image(A, OLD, NEW, [OLD]) == NEW
     rollout.seen(A, True, stable=False, degraded=True)
     assert rollout.image(B, OLD, NEW, [OLD]) == OLD
     rollout.forget(A)
@@ -123,6 +124,36 @@ def test_a_degraded_actor_stops_the_rollout():
 def test_a_degraded_actor_on_the_old_image_does_not():
     rollout = Rollout(10)
     rollout.seen(A, False, stable=False, degraded=True)
+    assert rollout.image(B, OLD, NEW, [OLD]) == NEW
+
+
+def test_an_actor_that_the_rollout_did_not_change_does_not_hold_it():
+    """A tenant's new actor has the new image at once; its handler says nothing about the image."""
+    rollout = Rollout(1)
+    assert rollout.image(A, None, NEW, [OLD]) == NEW
+    rollout.seen(A, True, stable=False, degraded=True)
+    assert rollout.image(B, OLD, NEW, [OLD]) == NEW
+
+
+def test_an_actor_that_never_becomes_stable_takes_no_slot_unless_the_rollout_changed_it():
+    rollout = Rollout(1)
+    assert rollout.image(A, None, NEW, [OLD]) == NEW
+    rollout.seen(A, True, stable=False, degraded=False)
+    assert rollout.image(B, OLD, NEW, [OLD]) == NEW
+
+
+def test_an_actor_that_was_degraded_before_does_not_hold_it():
+    rollout = Rollout(1)
+    assert rollout.image(A, OLD, NEW, [OLD], was_degraded=True) == NEW
+    rollout.seen(A, True, stable=False, degraded=True)
+    assert rollout.image(B, OLD, NEW, [OLD]) == NEW
+
+
+def test_an_actor_whose_change_is_refused_gives_its_slot_back():
+    rollout = Rollout(1)
+    assert rollout.image(A, OLD, NEW, [OLD]) == NEW
+    assert rollout.image(B, OLD, NEW, [OLD]) == OLD
+    assert rollout.seen(A, False, stable=False, degraded=True) == {B}
     assert rollout.image(B, OLD, NEW, [OLD]) == NEW
 
 

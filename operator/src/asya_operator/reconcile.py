@@ -114,7 +114,11 @@ class Reconciler:
             await self._hold_finalizer(actor, body)
             current = await self._mine(actor, "Deployment")
             image = self._rollout.image(
-                key, _install_image(current), self._settings.proxy_image, self._settings.allowed_images
+                key,
+                _install_image(current),
+                self._settings.proxy_image,
+                self._settings.allowed_images,
+                _was_degraded(body),
             )
             current = await self._apply(actor, current, image)
             current, scaled = await self._scale(actor, current)
@@ -128,7 +132,9 @@ class Reconciler:
         by_type = {row["type"]: row["status"] for row in status["conditions"]}
         degraded = by_type["Degraded"] == "True"
         stable = by_type["Progressing"] == "False" and not degraded
-        for other in self._rollout.seen(key, image == self._settings.proxy_image, stable, degraded):
+        # By the Deployment and not by what was wanted: a pass that was refused has changed nothing.
+        has_wanted = _install_image(current) == self._settings.proxy_image
+        for other in self._rollout.seen(key, has_wanted, stable, degraded):
             self._wake(other)
         if image != self._settings.proxy_image:
             return WAIT_FOR_SLOT
@@ -414,6 +420,12 @@ def _replicas(actor: AsyncActor) -> Manifest:
         "metadata": {"name": actor.name, "namespace": actor.namespace},
         "spec": {"replicas": actor.spec.replicas},
     }
+
+
+def _was_degraded(body: Object) -> bool:
+    """What the pass before this one said of the actor."""
+    rows = (body.get("status") or {}).get("conditions") or []
+    return any(row["type"] == "Degraded" and row["status"] == "True" for row in rows)
 
 
 def _is_about(what: Mapping[str, Any], pods: Container[str], replica_set: re.Pattern[str]) -> bool:

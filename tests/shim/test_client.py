@@ -15,6 +15,8 @@ import pytest
 
 from asya_contract.env import Mount, ShimEnv
 from asya_contract.errors import WIRE_ERRORS
+from asya_shim.answers import version_of
+from asya_shim.connection import Connection
 from asya_shim.errors import StateConflictError, StateUnavailableError, from_wire, wire_code
 from asya_shim.remote import Remote, Upload
 
@@ -202,6 +204,22 @@ def test_header_names_in_any_case(peer: Peer, remote: Remote) -> None:
     content = remote.read(b"k")
     assert content is not None
     assert (content.data, content.version) == (b"hello", "V1")
+
+
+@pytest.mark.parametrize("status", [200, 204, 412])
+def test_every_answer_tells_its_etag(peer: Peer, status: int) -> None:
+    """Also where the shim keeps heads without it, which differ by nothing else."""
+    peer.start(lambda c: c.repeat(answer(status, b"", b'ETag: "v1"')))
+    connection = Connection(peer.path, 10.0, time.monotonic)
+    try:
+        connection.send_all(b"GET / HTTP/1.1\r\nHost: state\r\n\r\n")
+        response = connection.receive(False)
+    finally:
+        connection.close()
+    assert response.header(b"etag") == b'"v1"'
+    assert response.header(b"x-asya-protocol") == b"1"
+    assert response.header(b"x-base-etag") == b""
+    assert version_of(response) == "v1"
 
 
 def test_head_ignores_the_length_of_what_it_does_not_carry(peer: Peer, remote: Remote) -> None:

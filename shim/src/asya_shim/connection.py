@@ -87,6 +87,8 @@ class Response:
 
     def header(self, name: bytes) -> bytes:
         """The value of header `name` (given in lower case), b"" where it is not there."""
+        if self.etag and name == b"etag":
+            return b'"' + self.etag + b'"'
         return self.head.header(name)
 
     def error(self) -> Tuple[str, str, bool]:

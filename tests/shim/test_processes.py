@@ -173,6 +173,25 @@ print("fine")
         )
         assert (done.stdout, done.stderr) == ("fine\n", "")
 
+    def test_imports_nothing_slow(self, python: str) -> None:
+        """In the environment that nearly every pod has. Without `site`, Python itself starts with none of these."""
+        program = """
+import sys
+slow = {"functools", "json", "re", "typing", "urllib"}
+before = set(sys.modules)
+import asya_shim
+assert asya_shim.activate_from_environment()
+print(sorted(slow & before), sorted(name for name in set(sys.modules) - before if name.split(".")[0] in slow))
+"""
+        done = subprocess.run(
+            [INTERPRETERS[python], "-S", "-c", program],
+            env=child_environ() | {"ASYA_STATE_PROXY_MOUNTS": "state:/state"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.stdout, done.stderr) == ("[] []\n", "")
+
     def test_gives_every_function_back(self, proxy: Proxy, python: str) -> None:
         program = f"""
 import asya_shim

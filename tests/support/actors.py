@@ -403,6 +403,16 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.stateProxy.httpPort",
         "missing, and hostNetwork needs it",
     ),
+    "share-process-namespace": (
+        actor(spec__podTemplate=_template(shareProcessNamespace=True)),
+        "spec.podTemplate.spec.shareProcessNamespace",
+        "through /proc",
+    ),
+    "host-pid": (
+        actor(spec__podTemplate=_template(hostPID=True)),
+        "spec.podTemplate.spec.hostPID",
+        "through /proc",
+    ),
     "template-label": (
         actor(spec__podTemplate={"metadata": {"labels": {"asya.sh/state-proxy": "true"}}}),
         "spec.podTemplate.metadata.labels.asya.sh/state-proxy",

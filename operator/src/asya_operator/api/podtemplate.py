@@ -37,6 +37,8 @@ _OWNED_IN_RUNTIME = {
     "startupProbe": "",
 }
 _OWNED_IN_SPEC = {"serviceAccountName": "spec.serviceAccountName", "imagePullSecrets": "spec.imagePullSecrets"}
+# With one of them, /proc/PID/root of the proxy is open to other containers of its user.
+_SHOWS_PROCESSES = ("shareProcessNamespace", "hostPID")
 _OWNED_BY_DEPLOYMENT = ("restartPolicy", "ephemeralContainers", "nodeName")
 _TEMPLATE_FIELDS = ("metadata", "spec")
 _METADATA_FIELDS = ("labels", "annotations")
@@ -108,6 +110,13 @@ def _pod(spec: Spec, path: Path, pod: Mapping[str, Any]) -> Iterator[Problem]:
     grace = pod.get("terminationGracePeriodSeconds", 1)
     if not isinstance(grace, int) or isinstance(grace, bool) or grace < 1:
         yield Problem((*path, "terminationGracePeriodSeconds"), f"{show(grace)}: expected seconds, at least 1")
+    for name in _SHOWS_PROCESSES:
+        shown = pod.get(name, False)
+        if not isinstance(shown, bool):
+            yield Problem((*path, name), f"expected true or false, got {show(shown)}")
+        elif shown and spec.state_proxy is not None:
+            why = "with stateProxy, other containers could read the proxy's credentials through /proc; leave it out"
+            yield Problem((*path, name), why)
     network = pod.get("hostNetwork", False)
     if not isinstance(network, bool):
         yield Problem((*path, "hostNetwork"), f"expected true or false, got {show(network)}")

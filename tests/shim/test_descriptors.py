@@ -15,6 +15,11 @@ from asya_shim import Turn
 from support.state_proxy import State
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["alone", "together"])
+def together(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 def raised(call: object, *args: object, **kwargs: object) -> int | None:
     with pytest.raises(OSError) as caught:  # noqa: PT011
         call(*args, **kwargs)  # type: ignore[operator]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asya_shim import Turn, paths
 from asya_shim.hooks import HOOKS
 from asya_shim.paths import MountPoint, locate
-from support.state_proxy import State
+from support.state_proxy import Shim, State
 
 SEGMENTS = st.one_of(
     st.sampled_from(["", ".", "..", "state-lww", "state-cas", "state", "a", "etc", "...", "..a", "a b", "é", "%2e%2e"]),
@@ -23,7 +23,12 @@ NAMES = st.binary(min_size=1, max_size=40).filter(
 )
 
 
-@pytest.mark.usefixtures("active")
+@pytest.fixture(scope="class", params=[("lww",), ("lww", "cas")], ids=["alone", "together"])
+def mounts(request: pytest.FixtureRequest, shim: Shim) -> None:
+    shim.mount(*request.param)
+
+
+@pytest.mark.usefixtures("mounts")
 class TestLocate:
     @given(st.lists(SEGMENTS, max_size=7), st.booleans())
     @example(["state-lww", "..", "etc", "passwd"], True)

@@ -11,6 +11,11 @@ from asya_shim import Turn
 from support.state_proxy import State
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["alone", "together"])
+def together(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 def read(path: str) -> bytes:
     with open(path, "rb") as f:
         return f.read()

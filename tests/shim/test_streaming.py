@@ -14,12 +14,23 @@ from support.state_proxy import State
 PIECE = 64 * 1024
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same at a fiftieth of the size."""
+def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same at a fiftieth of the size; to be called once the shim is active, which sets the limit."""
     monkeypatch.setattr(nodes, "AHEAD_FROM", 4 * PIECE)
     monkeypatch.setattr(nodes, "max_file_size", 16 * PIECE)
     monkeypatch.setattr(streaming, "_PIECE", PIECE)
+
+
+@pytest.fixture
+def state(state: State, monkeypatch: pytest.MonkeyPatch) -> State:
+    shrink(monkeypatch)
+    return state
+
+
+@pytest.fixture
+def cas(cas: State, monkeypatch: pytest.MonkeyPatch) -> State:
+    shrink(monkeypatch)
+    return cas
 
 
 @pytest.fixture

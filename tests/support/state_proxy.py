@@ -13,6 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import asya_shim
 from asya_contract.env import Mount, ShimEnv
 from asya_shim import paths
 from asya_shim.remote import Remote
@@ -115,6 +118,33 @@ def child_environ() -> dict[str, str]:
 def program_names(name: str, table: str) -> list[str]:
     """The keys of a table in a program of `programs/`."""
     return list(runpy.run_path(str(PROGRAMS / name))[table])
+
+
+class Shim:
+    """The shim in this process, active with the mounts that a test asks for."""
+
+    def __init__(self, proxies: dict[str, Proxy]) -> None:
+        self._proxies = proxies
+        self._active: tuple[str, ...] = ()
+        self._environ = pytest.MonkeyPatch()
+
+    def mount(self, *consistencies: str) -> None:
+        """Activate it with a mount of each, and no other."""
+        if consistencies == self._active:
+            return
+        self.deactivate()
+        environ = self._proxies[consistencies[0]].environ()
+        environ["ASYA_STATE_PROXY_MOUNTS"] = ";".join(str(self._proxies[name].mount) for name in consistencies)
+        for name, value in environ.items():
+            self._environ.setenv(name, value)
+        assert asya_shim.activate_from_environment()
+        self._active = consistencies
+
+    def deactivate(self) -> None:
+        """Give every function back, and the environment."""
+        asya_shim.deactivate()
+        self._environ.undo()
+        self._active = ()
 
 
 class State:

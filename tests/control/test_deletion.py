@@ -32,6 +32,18 @@ def test_no_two_actors_share_a_job():
     assert jobs[0] == "a-purge"
 
 
+def test_the_job_runs_where_the_actor_ran():
+    """Else a private image, or nodes that are set apart, keep its pod from starting, and the state is kept."""
+    place = {"nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]}
+    secrets = [{"name": "registry"}]
+    body = actor(spec__imagePullSecrets=secrets, spec__podTemplate={"spec": {**place, "hostNetwork": False}})
+    found = purge.job(parse_actor(body), SETTINGS)["spec"]["template"]["spec"]
+    assert {name: found.get(name) for name in (*place, "imagePullSecrets")} == {**place, "imagePullSecrets": secrets}
+    assert "hostNetwork" not in found
+    plain = purge.job(parse_actor(actor()), SETTINGS)["spec"]["template"]["spec"]
+    assert not {"imagePullSecrets", *place} & plain.keys()
+
+
 async def test_names_that_begin_alike_are_purged_each_for_itself(cluster):
     names = [f"{LONG}-{number}" for number in range(2)]
     async with running(cluster):

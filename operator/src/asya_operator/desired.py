@@ -193,9 +193,14 @@ def _own_template(
     }
     if spec.service_account_name is not None:
         pod["serviceAccountName"] = spec.service_account_name
-    if spec.image_pull_secrets:
-        pod["imagePullSecrets"] = [{"name": secret.name} for secret in spec.image_pull_secrets]
+    pod |= pull_secrets(actor)
     return {"metadata": {"labels": pod_labels, "annotations": annotations}, "spec": pod}
+
+
+def pull_secrets(actor: AsyncActor) -> Manifest:
+    """The field of a pod that says with what its images are pulled; nothing where the actor names no Secret."""
+    names = [{"name": secret.name} for secret in actor.spec.image_pull_secrets or []]
+    return {"imagePullSecrets": names} if names else {}
 
 
 def install_container(settings: Settings, proxy_image: str) -> Manifest:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from asya_contract.names import GROUP, INSTALL_CONTAINER, RUNTIME_CONTAINER
 from asya_operator.api import AsyncActor
-from asya_operator.desired import Manifest, dump_env, env_list, labels, metadata, restricted
+from asya_operator.desired import Manifest, dump_env, env_list, labels, metadata, pull_secrets, restricted
 from asya_operator.inject import credentials_volumes
 from asya_operator.settings import Settings
 from asya_operator.state import StateConfig, credentials_dir, proxy_variables, resolve
@@ -64,6 +64,8 @@ def job(actor: AsyncActor, settings: Settings) -> Manifest:
         "restartPolicy": "Never",
         "containers": [container],
         "volumes": credentials_volumes(config),
+        **pull_secrets(actor),
+        **_placement(actor),
     }
     if actor.spec.service_account_name is not None:
         pod["serviceAccountName"] = actor.spec.service_account_name
@@ -81,6 +83,12 @@ def job(actor: AsyncActor, settings: Settings) -> Manifest:
             },
         },
     }
+
+
+def _placement(actor: AsyncActor) -> Manifest:
+    """On which nodes the actor's pods may run."""
+    pod = (actor.spec.pod_template or {}).get("spec") or {}
+    return {name: pod[name] for name in ("nodeSelector", "tolerations") if pod.get(name)}
 
 
 def outcome(found: Mapping[str, Any]) -> tuple[Outcome, str]:

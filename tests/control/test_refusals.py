@@ -73,6 +73,14 @@ async def passes(user):
     await kube.close()
 
 
+@pytest.fixture
+async def admins_passes(cluster):
+    """Passes of an operator that may do everything."""
+    kube = await Kube.connect(str(cluster.kube.kubeconfig))
+    yield Reconciler(kube, SETTINGS)
+    await kube.close()
+
+
 async def granted(cluster, user):
     """Until the authorizer knows the new role."""
     kube = await Kube.connect(str(user))
@@ -122,13 +130,11 @@ TOLD = [
 
 
 @pytest.mark.parametrize(("resource", "verb"), TOLD, ids=[f"{verb}-{resource}" for resource, verb in TOLD])
-async def test_a_missing_right_is_a_condition(cluster, passes, user, resource, verb):
+async def test_a_missing_right_is_a_condition(cluster, passes, admins_passes, user, resource, verb):
     body = actor(spec__deletionPolicy="Delete" if resource == "asyncactors" else "Retain")
     cluster.create("asyncactors", body)
     if verb == "delete":
-        admin = await Kube.connect(str(cluster.kube.kubeconfig))
-        await Reconciler(admin, SETTINGS).reconcile(cluster.namespace, "chat-agent")
-        await admin.close()
+        await admins_passes.reconcile(cluster.namespace, "chat-agent")
         cluster.patch("asyncactors", "chat-agent", {"spec": {"service": {"enabled": False}}})
     grant(cluster, (resource, verb))
     await granted(cluster, user)
@@ -162,11 +168,11 @@ async def test_without_a_right_to_write_events_the_rest_goes_on(cluster, passes,
     ("resource", "verb"),
     [("namespaces", "get"), ("deployments", "delete"), ("pods", "list"), ("jobs", "get"), ("jobs", "create")],
 )
-async def test_a_purge_that_is_refused_lets_go_after_three_attempts(cluster, passes, user, resource, verb):
+async def test_a_purge_that_is_refused_lets_go_after_three_attempts(
+    cluster, passes, admins_passes, user, resource, verb
+):
     cluster.create("asyncactors", actor(spec__deletionPolicy="Delete"))
-    admin = await Kube.connect(str(cluster.kube.kubeconfig))
-    await Reconciler(admin, SETTINGS).reconcile(cluster.namespace, "chat-agent")
-    await admin.close()
+    await admins_passes.reconcile(cluster.namespace, "chat-agent")
     cluster.delete("asyncactors")
     grant(cluster, (resource, verb))
     await granted(cluster, user)
@@ -264,28 +270,31 @@ PODS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", DEPLOYMENTS)
-async def test_a_refused_deployment_is_a_condition(cluster, name):
-    set_up, reason, words, step = DEPLOYMENTS[name]
-    set_up(cluster)
-    kube = await Kube.connect(str(cluster.kube.kubeconfig))
-    passes = Reconciler(kube, SETTINGS)
-    cluster.create("asyncactors", actor())
-
-    # Quotas and policies are in use a moment after they are written.
-    probe = {"apiVersion": "apps/v1", **_deployment("probe")}
+async def _refusal(cluster, kind, body):
+    """The API server's words; quotas and policies are in use a moment after they are written."""
 
     def refused():
-        answer = cluster.kube.request("POST", cluster.path("deployments"), json=probe, params={"dryRun": "All"})
-        return answer.status_code in (403, 422)
+        answer = cluster.kube.request("POST", cluster.path(kind), json=body, params={"dryRun": "All"})
+        return answer.json()["message"] if answer.status_code in (403, 422) else None
 
-    await eventually(refused)
-    again = await passes.reconcile(cluster.namespace, "chat-agent")
-    await kube.close()
+    return await eventually(refused)
+
+
+def _is_told(cluster, reason, words, step):
     row = cluster.condition("Degraded")
     assert (row["status"], row["reason"]) == ("True", reason)
     assert words in row["message"]
     assert step in row["message"]
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+async def test_a_refused_deployment_is_a_condition(cluster, admins_passes, name):
+    set_up, reason, words, step = DEPLOYMENTS[name]
+    set_up(cluster)
+    cluster.create("asyncactors", actor())
+    await _refusal(cluster, "deployments", {"apiVersion": "apps/v1", **_deployment("probe")})
+    again = await admins_passes.reconcile(cluster.namespace, "chat-agent")
+    _is_told(cluster, reason, words, step)
     assert again is not None, "nobody would try again"
     assert cluster.get("deployments") is None
 
@@ -303,21 +312,13 @@ def _deployment(name):
 
 
 @pytest.mark.parametrize("name", PODS)
-async def test_a_refused_pod_is_a_condition(cluster, name):
+async def test_a_refused_pod_is_a_condition(cluster, admins_passes, name):
     """The pod is tried as the ReplicaSet controller does, and its event written as it writes it."""
     set_up, reason, words, step = PODS[name]
     set_up(cluster)
-    kube = await Kube.connect(str(cluster.kube.kubeconfig))
-    passes = Reconciler(kube, SETTINGS)
     cluster.create("asyncactors", actor())
-    await passes.reconcile(cluster.namespace, "chat-agent")
-    body = inject(pod(), cluster.namespace, WEBHOOK_SETTINGS)
-
-    def refused():
-        answer = cluster.kube.request("POST", cluster.path("pods"), json=body, params={"dryRun": "All"})
-        return answer.json()["message"] if answer.status_code in (403, 422) else None
-
-    said = await eventually(refused)
+    await admins_passes.reconcile(cluster.namespace, "chat-agent")
+    said = await _refusal(cluster, "pods", inject(pod(), cluster.namespace, WEBHOOK_SETTINGS))
     event = {
         "metadata": {"generateName": "e-"},
         "involvedObject": {"kind": "ReplicaSet", "name": "chat-agent-5d8f", "namespace": cluster.namespace},
@@ -327,9 +328,5 @@ async def test_a_refused_pod_is_a_condition(cluster, name):
         "lastTimestamp": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     cluster.create("events", event)
-    await passes.reconcile(cluster.namespace, "chat-agent")
-    await kube.close()
-    row = cluster.condition("Degraded")
-    assert (row["status"], row["reason"]) == ("True", reason)
-    assert words in row["message"]
-    assert step in row["message"]
+    await admins_passes.reconcile(cluster.namespace, "chat-agent")
+    _is_told(cluster, reason, words, step)

@@ -36,7 +36,6 @@ class Observed:
     missing_secrets: Sequence[str] = ()
     fault: tuple[str, str] | None = None
     scaled_externally: str | None = None
-    deletion_note: str | None = None
     previous: Mapping[str, Any] = field(default_factory=dict)
 
 

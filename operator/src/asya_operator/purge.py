@@ -37,8 +37,8 @@ def own(found: Mapping[str, Any], actor: AsyncActor) -> bool:
 def own_config(actor: AsyncActor, settings: Settings) -> StateConfig:
     """The actor's state without what it only sees of others, and writable: read-only is no protection from its end."""
     config = resolve(actor, settings, RUNTIME_CONTAINER)
-    own = [mount.model_copy(update={"read_only": False}) for mount in config.mounts if mount.actor is None]
-    return config.model_copy(update={"mounts": own})
+    writable = [mount.model_copy(update={"read_only": False}) for mount in config.mounts if mount.actor is None]
+    return config.model_copy(update={"mounts": writable})
 
 
 def job(actor: AsyncActor, settings: Settings) -> Manifest:

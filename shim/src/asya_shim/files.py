@@ -11,6 +11,7 @@ import errno
 import io
 import os
 import sys
+from _operator import attrgetter
 from _weakref import ref
 from itertools import permutations
 
@@ -39,21 +40,23 @@ class RawFile(io.RawIOBase):
     """Every open handle of the process that can write, oldest first."""
 
     # Below an `io` class plain attributes lie in a dictionary made for each object; slots save half a microsecond.
-    # `closed` too: the property of `io` looks into that dictionary, at each call.
     __slots__ = (
         "_appends",
+        "_closed",
         "_fd",
         "_outer",
         "_position",
         "_reads",
         "_shy",
         "_writes",
-        "closed",
         "mode",
         "name",
         "node",
         "scope",
     )
+
+    closed = property(attrgetter("_closed"))
+    """The property of `io` looks into a dictionary, and one in Python costs several times this one."""
 
     # What most handles never change.
     shared_descriptors = 0
@@ -73,7 +76,7 @@ class RawFile(io.RawIOBase):
         appends: bool = False,
         creates: bool = False,
     ) -> None:
-        self.closed = False  # type: ignore[misc]
+        self._closed = False
         self.node = node
         scope = self.scope = node.scope
         self.name: Any = name
@@ -100,12 +103,12 @@ class RawFile(io.RawIOBase):
     # in a process that waits between its calls.
 
     def readable(self) -> bool:
-        if self.closed or self.scope.cancelled:
+        if self._closed or self.scope.cancelled:
             self._check()
         return self._reads
 
     def writable(self) -> bool:
-        if self.closed or self.scope.cancelled:
+        if self._closed or self.scope.cancelled:
             self._check()
         return self._writes
 
@@ -132,11 +135,11 @@ class RawFile(io.RawIOBase):
         return self._writes
 
     def __repr__(self) -> str:
-        state = "[closed]" if self.closed else f"name={self.name!r} mode={self.mode!r} closefd=True"
+        state = "[closed]" if self._closed else f"name={self.name!r} mode={self.mode!r} closefd=True"
         return f"<asya_shim.files.RawFile {state}>"
 
     def _check(self) -> None:
-        if self.closed:
+        if self._closed:
             raise ValueError("I/O operation on closed file")
         if self.scope.cancelled:
             raise OSError(errno.ECANCELED, "the turn that opened this file was cancelled", self.node.place.shown)
@@ -170,7 +173,7 @@ class RawFile(io.RawIOBase):
         return data
 
     def readall(self) -> bytes:
-        if self.closed or self.scope.cancelled:
+        if self._closed or self.scope.cancelled:
             self._check()
         if not self._reads:
             raise io.UnsupportedOperation("File not open for reading")
@@ -186,7 +189,7 @@ class RawFile(io.RawIOBase):
         return data
 
     def write(self, data: ReadableBuffer) -> int:
-        if self.closed or self.scope.cancelled:
+        if self._closed or self.scope.cancelled:
             self._check()
         if not self._writes:
             raise io.UnsupportedOperation("File not open for writing")
@@ -232,7 +235,7 @@ class RawFile(io.RawIOBase):
         return offset
 
     def tell(self) -> int:
-        if self.closed or self.scope.cancelled:
+        if self._closed or self.scope.cancelled:
             self._check()
         return self._position if self._fd < 0 else int(original.lseek(self._fd, 0, 1))
 
@@ -247,6 +250,10 @@ class RawFile(io.RawIOBase):
         if not self._abandoned and not self.node.disowned:
             self.node.truncate(size)
         return size
+
+    def flush(self) -> None:
+        if self._closed:
+            self._check()
 
     # Descriptors
 
@@ -293,7 +300,7 @@ class RawFile(io.RawIOBase):
 
     def abandon(self) -> None:
         """Store nothing of what this handle wrote and did not store yet; an `x` handle takes its file away again."""
-        if self._abandoned or self.closed or not self._writes:
+        if self._abandoned or self._closed or not self._writes:
             return
         self._abandoned = True
         node = self.node
@@ -332,11 +339,11 @@ class RawFile(io.RawIOBase):
         return self._outer()
 
     def close(self) -> None:
-        if self.closed:
+        if self._closed:
             return
         node = self.node
         if not self._writes and self._fd < 0:
-            self.closed = True  # type: ignore[misc]
+            self._closed = True
             identity = id(self)
             node.detach(identity)
             self.scope.files.pop(identity, None)
@@ -358,7 +365,7 @@ class RawFile(io.RawIOBase):
 
             lose(self.scope, error)
         finally:
-            self.closed = True  # type: ignore[misc]
+            self._closed = True
             identity = id(self)
             node.detach(identity)
             self.scope.files.pop(identity, None)

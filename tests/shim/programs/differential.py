@@ -544,6 +544,38 @@ def walk_and_glob(d):
 
 
 @program
+def closed_at_the_bottom(d):
+    path = put(j(d, "a"), b"0123")
+    out = []
+    for mode in ("rb", "r+b", "ab"):
+        raw = open(path, mode, buffering=0)
+        with open(path, mode) as f:
+            below = f.raw
+            out.append((tried(f.flush), tried(below.flush), tried(setattr, below, "closed", True), below.closed))
+        out.append((tried(raw.flush), tried(setattr, raw, "closed", True), tried(delattr, raw, "closed"), raw.closed))
+        raw.close()
+        raw.close()
+        for file in (raw, below):
+            out.append((file.closed, tried(setattr, file, "closed", False), file.closed))
+            for name in (
+                "flush",
+                "readline",
+                "readlines",
+                "isatty",
+                "seekable",
+                "readable",
+                "writable",
+                "fileno",
+                "tell",
+            ):
+                out.append((name, tried(getattr(file, name))))
+            for name in ("__enter__", "__iter__", "__next__", "read", "readall", "truncate"):
+                out.append((name, tried(getattr(file, name))))
+            out.append((tried(file.write, b"x"), tried(file.seek, 0), tried(file.readinto, bytearray(1)), file.close()))
+    return out, get(path)
+
+
+@program
 def unbuffered_views(d):
     """Views of more dimensions than one, of none, with gaps, and of nothing."""
     views = {

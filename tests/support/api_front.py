@@ -19,6 +19,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from support.loops import hang_up
+
 # What is done to a request: None passes it on, a status answers it, "hang" never does, "cut" ends the connection.
 Rule = Callable[[web.Request], "int | str | None"]
 _HOP = {"connection", "transfer-encoding", "content-length", "content-encoding", "host", "keep-alive"}
@@ -107,8 +109,6 @@ class Front:
             for task in rest:
                 task.cancel()
             await asyncio.gather(*rest, return_exceptions=True)
-            if answer.connection is not None and answer.connection.transport is not None:
-                answer.connection.transport.abort()  # a close would wait for the server's last words
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[Front]:
@@ -139,5 +139,4 @@ class Front:
             ready.set()
             await self._stop.wait()
             await runner.cleanup()
-        for _ in range(3):  # aborted connections report their end in the loop's next rounds
-            await asyncio.sleep(0)
+        await hang_up()

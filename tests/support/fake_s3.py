@@ -21,6 +21,8 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
+from support.loops import hang_up
+
 BUCKET = "asya-state"
 ACCESS_KEY = "asyaasya"
 REGION = "us-east-1"
@@ -131,8 +133,7 @@ class FakeS3:
         future.result(10)
 
     async def _start(self) -> None:
-        self._server = web.Server(self._serve, access_log=None)
-        self._runner = web.ServerRunner(self._server, shutdown_timeout=1)
+        self._runner = web.ServerRunner(web.Server(self._serve, access_log=None), shutdown_timeout=1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
@@ -144,10 +145,7 @@ class FakeS3:
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
-        for late in self._server.connections:  # accepted while the others were closed
-            late.force_close()
-        for _ in range(3):  # aborted connections report their end in the loop's next rounds
-            await asyncio.sleep(0)
+        await hang_up()
 
     # One request
 

@@ -9,6 +9,7 @@ import aiohttp
 from asya_operator.kube import Kube
 from asya_operator.operate import Operator
 from asya_operator.settings import parse_settings
+from support.loops import farewell
 from support.pods import NEW_IMAGE, OLD_IMAGE
 
 SETTINGS = parse_settings(
@@ -97,15 +98,6 @@ async def eventually(holds, deadline=20.0):
             return found
         assert loop.time() < until, "it did not come true in time"
         await asyncio.sleep(0.05)
-
-
-async def farewell(deadline=10.0):
-    """Until the connections of this loop are closed: TLS waits for the other side's last words, and the loop of a
-    test ends sooner than they come."""
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(deadline):
-        while any(transport.get_extra_info("socket").fileno() >= 0 for transport in list(loop._transports.values())):
-            await asyncio.sleep(0.005)
 
 
 @contextlib.asynccontextmanager

@@ -119,5 +119,5 @@ docs: install ## build the documentation into build/site; a warning is an error
 .PHONY: e2e
 e2e: install ## whole pods: on the cluster that KUBECONFIG names, else on a local one that ends with it
 	[ -n "$${KUBECONFIG-}" ] || { e2e/cluster/deps.sh; e2e/cluster/build.sh; e2e/cluster/image.sh base 3.13; }
-	tests/servers/build.sh
+	GOOS=linux tests/servers/build.sh versitygw gcsd
 	time $(BIN)/pytest e2e

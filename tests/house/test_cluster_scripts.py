@@ -35,7 +35,7 @@ def test_a_cluster_in_use_is_not_ended_unless_forced(down, tmp_path):
     assert down().returncode == 0, "the file alone is no test run"
 
 
-def test_a_second_script_waits_for_the_first(down, tmp_path):
+def test_a_second_script_waits_for_the_first(tmp_path):
     with (tmp_path / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         env = {**os.environ, "ASYA_CLUSTER_DIR": str(tmp_path), "ASYA_CLUSTER_NAME": "asya-nowhere"}

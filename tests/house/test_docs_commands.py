@@ -181,14 +181,19 @@ def test_asya(where: str, line: str) -> None:
     command.make_context("asya", given)
 
 
-@pytest.mark.parametrize(("where", "line"), [*everywhere("asya-operator"), *everywhere("kubectl")])
-def test_our_programs_parse(where: str, line: str) -> None:
-    given = words(line)
-    if given[0] == "kubectl":
-        given = given[given.index("--") + 1 :] if "--" in given else []
-    parsers = {"asya-operator": operator_parser, "asya-state-proxy": proxy_parser}
-    if given and given[0] in parsers:
-        parsers[given[0]]().parse_args(given[1:])
+PARSERS = {"asya-operator": operator_parser, "asya-state-proxy": proxy_parser}
+
+
+def ours() -> list[list[str]]:
+    """The command lines of our programs, as they stand or behind `kubectl exec ... --`."""
+    given = [words(line) for program in (*PARSERS, "kubectl") for _, line in everywhere(program)]
+    given = [line[line.index("--") + 1 :] if line[0] == "kubectl" and "--" in line else line for line in given]
+    return [line for line in given if line[0] in PARSERS]
+
+
+@pytest.mark.parametrize("given", ours(), ids=" ".join)
+def test_our_programs_parse(given: list[str]) -> None:
+    PARSERS[given[0]]().parse_args(given[1:])
 
 
 def cluster_binary(name: str) -> str:
@@ -221,11 +226,9 @@ def test_kubectl(where: str, line: str, tmp_path: Path) -> None:
     assert "refused" in done.stderr, f"{where}: {done.stderr}"
 
 
-def test_containers_and_deployments_have_their_names() -> None:
-    for where, line in everywhere("kubectl"):
-        given = words(line)
-        if "-c" in given and "exec" in given:
-            assert given[given.index("-c") + 1] in ("asya-state-proxy", "asya-runtime"), where
+def test_containers_have_their_names() -> None:
+    named = [words(line) for _, line in everywhere("kubectl") if " exec " in line and " -c " in line]
+    assert {given[given.index("-c") + 1] for given in named} == {"asya-state-proxy", "asya-runtime"}
 
 
 # -- the chart ------------------------------------------------------------------------------------
@@ -246,9 +249,7 @@ def render(*arguments: str) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize(("where", "line"), [pair for pair in everywhere("helm") if "uninstall" not in pair[1]])
 def test_helm(where: str, line: str, tmp_path: Path) -> None:
-    given = [
-        word for word in words(line)[2:] if word not in ("--create-namespace", "--install", "--reuse-values", "--wait")
-    ]
+    given = [word for word in words(line)[2:] if word not in ("--create-namespace", "--install")]
     for number, word in enumerate(given):
         if word == "-f":
             values = next(b for b in blocks(where.split(":")[0]) if b.title == given[number + 1])

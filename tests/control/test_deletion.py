@@ -82,6 +82,37 @@ async def test_somebody_elses_job_is_no_purge(cluster, passes):
     )
 
 
+async def test_a_purge_that_cannot_start_says_why_each_reason_once(cluster, passes):
+    """Else nobody knows for three hours what the actor waits for."""
+    cluster.create("asyncactors", actor(spec__deletionPolicy="Delete"))
+    await passes.reconcile(cluster.namespace, "chat-agent")
+    cluster.delete("asyncactors")
+    for _ in range(2):
+        await passes.reconcile(cluster.namespace, "chat-agent")
+    job = cluster.get("jobs", "chat-agent-purge")
+    about = {"kind": "Job", "name": "chat-agent-purge", "namespace": cluster.namespace}
+    said = {"type": "Warning", "reason": "FailedCreate", "lastTimestamp": job["metadata"]["creationTimestamp"]}
+    for uid, message in (("of-one-before", "long ago"), (job["metadata"]["uid"], "exceeded quota: q")):
+        event = {"metadata": {"generateName": "e-"}, "involvedObject": {**about, "uid": uid}, "message": message}
+        cluster.create("events", {**said, **event})
+
+    async def told():
+        for _ in range(3):
+            assert await passes.reconcile(cluster.namespace, "chat-agent") is not None
+        return [message for kind, reason, message in cluster.events() if (kind, reason) == ("Warning", "PurgeWaits")]
+
+    assert await told() == ["FailedCreate: exceeded quota: q"]
+    pod = {
+        "metadata": {"name": "chat-agent-purge-x2z4k", "labels": {"batch.kubernetes.io/job-name": "chat-agent-purge"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }
+    cluster.create("pods", pod)
+    waiting = {"reason": "ErrImagePull", "message": "unauthorized"}
+    row = {"name": "c", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": {"waiting": waiting}}
+    cluster.patch("pods", "chat-agent-purge-x2z4k", {"status": {"containerStatuses": [row]}}, "/status")
+    assert sorted(await told()) == ["ErrImagePull: unauthorized", "FailedCreate: exceeded quota: q"]
+
+
 async def test_a_namespace_that_ends_is_not_held(cluster, passes):
     """Nothing can be made in it any more; the state is kept."""
     cluster.create("asyncactors", actor(spec__deletionPolicy="Delete"))

@@ -1,11 +1,12 @@
 """The Job that removes an actor's state (`deletionPolicy: Delete`), and what its outcome means; pure."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from asya_contract.names import GROUP, INSTALL_CONTAINER, RUNTIME_CONTAINER
 from asya_operator.api import AsyncActor
+from asya_operator.conditions import when
 from asya_operator.desired import Manifest, dump_env, env_list, labels, metadata, pull_secrets, restricted
 from asya_operator.inject import credentials_volumes
 from asya_operator.settings import Settings
@@ -15,6 +16,9 @@ FINALIZER = f"{GROUP}/purge-state"
 ATTEMPTS = 3
 ATTEMPT_SECONDS = 3600
 LONGEST_NAME = 63
+
+# What every pod waits for at first.
+_YOUNG = ("ContainerCreating", "PodInitializing")
 
 Outcome = Literal["running", "done", "failed"]
 
@@ -89,6 +93,24 @@ def _placement(actor: AsyncActor) -> Manifest:
     """On which nodes the actor's pods may run."""
     pod = (actor.spec.pod_template or {}).get("spec") or {}
     return {name: pod[name] for name in ("nodeSelector", "tolerations") if pod.get(name)}
+
+
+def waits_for(
+    found: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]
+) -> tuple[str, str] | None:
+    """Why a Job does not get on, as reason and words: what its pods' containers wait for, else the last of the warning
+    `events` that is about the Job or one of its `pods`."""
+    for pod in pods:
+        for status in (pod.get("status") or {}).get("containerStatuses") or []:
+            waiting = (status.get("state") or {}).get("waiting") or {}
+            if waiting.get("reason") and waiting["reason"] not in _YOUNG:
+                return str(waiting["reason"]), str(waiting.get("message") or "")
+    ours = {(kind, one["metadata"]["uid"]) for kind, one in (("Job", found), *(("Pod", pod) for pod in pods))}
+    about = [e for e in events if (e["involvedObject"].get("kind"), e["involvedObject"].get("uid")) in ours]
+    if not about:
+        return None
+    last = max(about, key=when)
+    return str(last.get("reason") or ""), str(last.get("message") or "")
 
 
 def outcome(found: Mapping[str, Any]) -> tuple[Outcome, str]:

@@ -82,6 +82,8 @@ class Reconciler:
         self._may_read_secrets = True
         # Purges the API server refuses: how often, by actor.
         self._purges_refused: dict[Key, int] = {}
+        # Reasons for which a purge does not get on that have been told, by actor.
+        self._purges_told: dict[Key, set[str]] = {}
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         """One pass. Seconds until it should be looked at again without an event, or None.
@@ -94,6 +96,7 @@ class Reconciler:
         if body is None:
             self._rollout.forget(key)
             self._purges_refused.pop(key, None)
+            self._purges_told.pop(key, None)
             return None
         try:
             actor = parse_actor(body)
@@ -399,6 +402,7 @@ class Reconciler:
             raise KubeError(409, f"a Job {purge.job_name(actor)!r} is there and belongs to somebody else")
         outcome, words = purge.outcome(job)
         if outcome == "running":
+            await self._tell_what_it_waits_for(actor, body, job)
             return WAIT_FOR_PURGE
         await self._kube.delete("Job", actor.namespace, purge.job_name(actor))
         if outcome == "failed":
@@ -407,6 +411,23 @@ class Reconciler:
             return None
         await self._release(body, "Normal", "StatePurged", "the state is gone")
         return None
+
+    async def _tell_what_it_waits_for(self, actor: AsyncActor, body: Object, job: Object) -> None:
+        """An Event where the Job's pod cannot start, one for each reason."""
+        label = f"batch.kubernetes.io/job-name={job['metadata']['name']}"
+        try:
+            pods = await self._kube.list("Pod", actor.namespace, labels=label)
+            events = await self._kube.list("Event", actor.namespace, fields="type=Warning")
+        except KubeError as error:
+            if error.status != 403:
+                raise
+            log.info("not allowed to see what a purge waits for", extra={"actor": actor.name, "error": str(error)})
+            return
+        found = purge.waits_for(job, pods, events)
+        told = self._purges_told.setdefault((actor.namespace, actor.name), set())
+        if found is not None and found[0] not in told:
+            told.add(found[0])
+            await self._event(body, "Warning", "PurgeWaits", ": ".join(found))
 
     async def _release(self, body: Object, kind: str, reason: str, message: str) -> None:
         await self._event(body, kind, reason, message)

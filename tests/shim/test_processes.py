@@ -301,6 +301,19 @@ print("fine")
         done = proxy.run(program, INTERPRETERS[python])
         assert (done.stdout, done.stderr) == ("fine\n", "")
 
+    def test_ends_silently_where_the_program_keeps_it_alive(self, proxy: Proxy, python: str) -> None:
+        """Up to when the interpreter has emptied the shim's modules."""
+        program = """
+import os
+asya_shim.deactivate()
+class Kept:
+    def __call__(self, path, real=os.path.exists): return real(path)
+os.path.exists = Kept()
+assert asya_shim.activate_from_environment()
+"""
+        done = proxy.run(program, INTERPRETERS[python])
+        assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
     def test_what_gets_past_the_hooks_is_refused(self, proxy: Proxy, python: str) -> None:
         program = f"""
 import io, os, sqlite3, errno

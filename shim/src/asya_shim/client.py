@@ -77,7 +77,8 @@ class Client:
         self._clock = time.monotonic
         self._sleep = time.sleep
         identity, clients = id(self), _clients
-        clients[identity] = ref(self, lambda _: _forget(clients, identity))
+        # No name of this module: at the interpreter's end those are gone before the last client.
+        clients[identity] = ref(self, lambda _: clients.pop(identity, None))
 
     def close(self) -> None:
         """Close what lies idle. The client stays usable."""
@@ -319,10 +320,6 @@ def _from_here(traceback: Optional[TracebackType]) -> bool:
 
 
 _clients: Dict[int, weakref.ref[Client]] = {}
-
-
-def _forget(clients: Dict[int, weakref.ref[Client]], identity: int) -> None:
-    clients.pop(identity, None)
 
 
 def _forget_after_fork() -> None:

@@ -14,6 +14,13 @@ load and dump of a history of 20 messages in text mode, `8 MiB` one large file, 
 in 100 directories. `pass` is `os.stat` of a plain file with and without the shim installed, `near` that of one whose
 path has the mount's last name in it.
 
+Where a process runs matters as much as what it does: a wake-up on another processor costs more than all the code of a
+small call, and one on the same processor next to nothing. So every process is tied to a processor, and each round is
+measured in both layouts, for all contenders alike:
+
+- `apart`: clients on one processor, the proxy and redis-server on another, as with containers of a pod that has two
+- `one`:   all on the same, as in a pod with a limit of one
+
 Goals: read and stat <= 1.2 x redis, write <= 1.5 x redis, `pass` and `near` <= 0.35 us more with the shim, 8 MiB read
 <= 2 ms, one round trip for each directory of a walk, import and activation of the shim <= 10 ms (`bench/start.py`).
 """
@@ -33,12 +40,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import start
 
 Cases = dict[str, Callable[[], object]]
+Took = dict[str, dict[str, list[int]]]
+"""Nanoseconds of each call by case and contender."""
+Figures = dict[str, dict[str, dict[str, float]]]
+"""Microseconds (p50, p99) by case and contender."""
 
 SIZE = 1024
 LARGE = 8 << 20
@@ -52,6 +64,9 @@ LARGE_READ = 2.0
 SMALL = ("read", "stat", "write", "read many", "stat many", "write many", "json load", "json dump", "pass", "near")
 SLOW = {"read 8 MiB": 4, "write 8 MiB": 4, "walk": 1}
 """How often in each round."""
+_CPUS = sorted(os.sched_getaffinity(0))
+LAYOUTS = {"apart": (_CPUS[0], _CPUS[-1]), "one": (_CPUS[0], _CPUS[0])}
+"""The processor of the clients, and that of the servers. With one processor there is one layout."""
 
 
 def file_cases(root: str, directory: Path) -> Cases:
@@ -203,8 +218,14 @@ def process(arguments: list[str], ready: Path, **kwargs: object) -> Iterator[sub
         child.wait(20)
 
 
-def run(rounds: int, ops: int) -> dict[str, dict[str, list[int]]]:
-    """Nanoseconds by case and contender."""
+def tie(processes: Iterable[subprocess.Popen[Any]], cpu: int) -> None:
+    """Let each run on one processor only."""
+    for child in processes:
+        os.sched_setaffinity(child.pid, {cpu})
+
+
+def run(rounds: int, ops: int) -> tuple[dict[str, Took], int]:
+    """What was measured, by layout, and the round trips of a walk."""
     directory = Path(tempfile.mkdtemp(prefix="asya-"))
     (directory / "state").mkdir()
     (directory / "disk").mkdir()
@@ -226,13 +247,16 @@ def run(rounds: int, ops: int) -> dict[str, dict[str, list[int]]]:
     }
     redis_server = shutil.which("redis-server") or "/usr/bin/redis-server"
     redis_arguments = [redis_server, "--port", "0", "--unixsocket", str(directory / "redis.sock"), "--save", ""]
-    took: dict[str, dict[str, list[int]]] = {}
+    layouts = LAYOUTS if len(_CPUS) > 1 else {"one": LAYOUTS["one"]}
+    took: dict[str, Took] = {name: {} for name in layouts}
     try:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(process([sys.executable, "-m", "asya_proxy", "serve"], socket_path, env=proxy_env))
-            stack.enter_context(
-                process(redis_arguments, directory / "redis.sock", stdout=subprocess.DEVNULL, cwd=directory)
-            )
+            servers = [
+                stack.enter_context(process([sys.executable, "-m", "asya_proxy", "serve"], socket_path, env=proxy_env)),
+                stack.enter_context(
+                    process(redis_arguments, directory / "redis.sock", stdout=subprocess.DEVNULL, cwd=directory)
+                ),
+            ]
             workers = {}
             for contender in CONTENDERS:
                 child = stack.enter_context(
@@ -246,20 +270,22 @@ def run(rounds: int, ops: int) -> dict[str, dict[str, list[int]]]:
                 )
                 stack.callback(child.stdin.close)  # type: ignore[union-attr]
                 workers[contender] = (child, json.loads(child.stdout.readline()))  # type: ignore[union-attr]
-            for turn in range(rounds + 1):  # the first is the warm-up
-                for case in (*SMALL, *SLOW):
-                    for contender, (child, cases) in workers.items():
-                        if case not in cases:
-                            continue
-                        child.stdin.write(f"{case} {SLOW.get(case, ops)}\n")  # type: ignore[union-attr]
-                        child.stdin.flush()  # type: ignore[union-attr]
-                        answer = json.loads(child.stdout.readline())  # type: ignore[union-attr]
-                        if turn:
-                            took.setdefault(case, {}).setdefault(contender, []).extend(answer)
-            took["round trips"] = {"shim": [round_trips(workers["shim"][0], socket_path)]}
+            for turn, (name, (clients_cpu, servers_cpu)) in itertools.product(range(rounds + 1), layouts.items()):
+                tie(servers, servers_cpu)
+                tie([child for child, _ in workers.values()], clients_cpu)
+                for case, contender in itertools.product((*SMALL, *SLOW), workers):
+                    child, cases = workers[contender]
+                    if case not in cases:
+                        continue
+                    child.stdin.write(f"{case} {SLOW.get(case, ops)}\n")  # type: ignore[union-attr]
+                    child.stdin.flush()  # type: ignore[union-attr]
+                    answer = json.loads(child.stdout.readline())  # type: ignore[union-attr]
+                    if turn:  # the first is the warm-up
+                        took[name].setdefault(case, {}).setdefault(contender, []).extend(answer)
+            trips = round_trips(workers["shim"][0], socket_path)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    return took
+    return took, trips
 
 
 def round_trips(shim: subprocess.Popen[str], proxy: Path) -> int:
@@ -281,16 +307,18 @@ def _answered(proxy: Path) -> int:
     return sum(int(float(line.rpartition(" ")[2])) for line in lines)
 
 
-def report(took: dict[str, dict[str, list[int]]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Print the table; return microseconds (p50, p99) by case and contender."""
-    trips = took.pop("round trips")["shim"][0]
-    figures = {
+def summary(took: Took) -> Figures:
+    return {
         case: {
             who: {"p50": statistics.median(ns) / 1000, "p99": statistics.quantiles(ns, n=100)[98] / 1000}
             for who, ns in by.items()
         }
         for case, by in took.items()
     }
+
+
+def report(figures: Figures) -> None:
+    """Print the table of one layout."""
     print(f"{'1 KiB, microseconds':32}{'p50':>9}{'p99':>9}{'p50 / redis':>13}{'goal':>7}")
     for case in SMALL[:-2]:
         for who, f in figures[case].items():
@@ -306,8 +334,6 @@ def report(took: dict[str, dict[str, list[int]]]) -> dict[str, dict[str, dict[st
         for who, f in figures[case].items():
             goal = f"{LARGE_READ:.1f}" if who == "shim" and case == "read 8 MiB" else ""
             print(f"  {case + ' ' + who:30}{f['p50'] / 1000:9.2f}{f['p99'] / 1000:9.2f}{'':13}{goal:>7}")
-    print(f"  {'round trips of a walk':30}{trips:9}{'':22}{DIRECTORIES + 1:7}")
-    return figures
 
 
 def main() -> None:
@@ -320,7 +346,12 @@ def main() -> None:
     if arguments.worker:
         worker(arguments.worker[0], Path(arguments.worker[1]))
         return
-    figures = report(run(arguments.rounds, arguments.ops))
+    took, trips = run(arguments.rounds, arguments.ops)
+    figures = {layout: summary(measured) for layout, measured in took.items()}
+    for layout, measured in figures.items():
+        print(f"layout {layout}: clients on processor {LAYOUTS[layout][0]}, servers on {LAYOUTS[layout][1]}")
+        report(measured)
+    print(f"{'round trips of a walk':32}{trips:9}{'':22}{DIRECTORIES + 1:7}")
     print(f"{'import of the shim, ms':32}{'clock':>9}{'processor':>9}{'':13}{'goal':>7}")
     start.report(start.measure(sys.executable, 2 * arguments.rounds))
     if arguments.json:

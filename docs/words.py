@@ -106,6 +106,7 @@ REFERENCE = {
     "reference/wire.md": "Wire protocol\n\nHTTP on the Unix socket between shim and proxy.",
     "reference/metrics.md": "Metrics\n\nEvery metric of proxy, operator and webhook.",
     "reference/errors.md": "Errors\n\nEvery error of the handler, the runtime and the processes.",
+    "reference/logs.md": "Log lines\n\nEvery key of a log line.",
     "reference/commands.md": "Commands\n\nEvery command and option.",
     "reference/chart.md": "Chart values\n\nEvery value of the Helm chart.",
 }

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from asya_cli.loglines import readable
+from asya_contract.logs import ALWAYS
 
 
 def test_a_log_line_of_the_proxy():
@@ -16,14 +17,21 @@ def test_a_log_line_of_the_proxy():
 
 def test_a_log_line_of_the_runtime():
     line = json.dumps(
-        {"ts": "2026", "level": "warning", "logger": "asya.runtime", "msg": "late", "path": "/a b", "n": 2}
+        {
+            "time": "2026",
+            "level": "warning",
+            "logger": "asya_runtime",
+            "message": "late",
+            "actor": "ns/a",
+            "cause": "a b",
+        }
     )
-    assert readable(line) == ('warning late path="/a b" n=2', True)
+    assert readable(line) == ('warning late cause="a b"', True)
 
 
 def test_a_traceback_follows_on_lines_of_its_own():
     text, alarming = readable(
-        json.dumps({"level": "error", "message": "failed", "exception": "Traceback\n  x", "n": 1})
+        json.dumps({"level": "error", "message": "failed", "exception": "Traceback\n  x\n", "n": 1})
     )
     assert (text, alarming) == ("error   failed n=1\nTraceback\n  x", True)
 
@@ -33,6 +41,5 @@ def test_everything_else_stays_as_it_is(line):
     assert readable(line) == (line, False)
 
 
-def test_a_failed_turn_has_what_the_exception_said_beside_the_message():
-    line = json.dumps({"level": "error", "msg": "turn failed", "message": "no such thing", "type": "ValueError"})
-    assert readable(line) == ('error   turn failed message="no such thing" type=ValueError', True)
+def test_every_line_of_ours_has_what_it_takes():
+    assert readable(json.dumps(dict.fromkeys(ALWAYS, "info"))) == ("info    info", False)

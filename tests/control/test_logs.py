@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+from asya_contract.logs import ALWAYS
+
 SCRIPT = """
 import logging
 from asya_operator import logs
@@ -29,5 +31,5 @@ def test_events_are_told_when_debugging_only():
 
 def test_fields():
     failed, mine = lines("info")
-    assert set(failed) == {"time", "level", "logger", "message", "k8s_ref"}
+    assert set(failed) == {*ALWAYS, "k8s_ref"}
     assert (mine["actor"], mine["level"], mine["logger"]) == ("a", "info", "asya_operator")

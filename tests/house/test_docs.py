@@ -19,6 +19,7 @@ GENERATED = [
     "reference/wire.md",
     "reference/metrics.md",
     "reference/errors.md",
+    "reference/logs.md",
     "reference/commands.md",
     "reference/chart.md",
     "llms.txt",

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from asya_contract.logs import ALWAYS, KEYS
 from asya_proxy.health import Health, Readiness
 from asya_proxy.metrics import Metrics
 from asya_proxy.sockets import AddressRefused, MountSocket, SocketTaken, listen_on
@@ -58,6 +59,7 @@ class Process:
         async with asyncio.timeout(20):
             while True:
                 for line in self.log():
+                    assert set(ALWAYS) <= set(line) <= set(KEYS)
                     if line["message"] == message:
                         return line
                 assert self.child.poll() is None, self.log()

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from asya_contract.env import RuntimeEnv
+from asya_contract.logs import ALWAYS, KEYS
 from asya_runtime.execution import Execution
 from asya_runtime.handlers import Handler, is_async
 from asya_runtime.server import Server
@@ -149,8 +150,9 @@ class Process(Caller):
 
     def log(self, message: str) -> dict[str, Any]:
         """The first log line with this message."""
-        found = json.loads(self.wait_for(lambda line: line.startswith("{") and json.loads(line)["msg"] == message))
+        found = json.loads(self.wait_for(lambda line: line.startswith("{") and json.loads(line)["message"] == message))
         assert isinstance(found, dict)
+        assert set(ALWAYS) <= set(found) <= set(KEYS)
         return found
 
     def ready(self) -> "Process":

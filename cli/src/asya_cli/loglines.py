@@ -1,13 +1,15 @@
-"""Log lines of proxy and runtime as a person reads them: JSON on the wire, `level message key=value` here."""
+"""Log lines of proxy and runtime as a person reads them: JSON on the wire, `level message key=value` here.
+
+The keys are those of `asya_contract.logs`.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-_TIME = ("time", "ts")
-# `msg` first: beside it, `message` is what an exception said.
-_MESSAGE = ("msg", "message")
+_UNSAID = ("time", "logger", "actor")
+"""What is the same in every line, or is on the screen already."""
 _ALARMING = frozenset({"warning", "error", "critical"})
 
 
@@ -17,13 +19,13 @@ def readable(line: str) -> tuple[str, bool]:
     if record is None:
         return line, False
     level = str(record.pop("level"))
-    message = next((str(record.pop(name)) for name in _MESSAGE if name in record), "")
-    for name in (*_TIME, "logger"):
+    message = str(record.pop("message"))
+    for name in _UNSAID:
         record.pop(name, None)
     # A traceback is text of several lines, and last.
-    tail = [str(record.pop(name)) for name in ("exception", "exc_info", "traceback") if record.get(name)]
+    tail = str(record.pop("exception", "")).rstrip("\n")
     words = [f"{level:<7}", message, *(f"{name}={_value(value)}" for name, value in record.items())]
-    return "\n".join([" ".join(words), *tail]), level in _ALARMING
+    return " ".join(words) + (f"\n{tail}" if tail else ""), level in _ALARMING
 
 
 def _record(line: str) -> dict[str, Any] | None:
@@ -33,7 +35,7 @@ def _record(line: str) -> dict[str, Any] | None:
         record = json.loads(line)
     except ValueError:
         return None
-    if isinstance(record, dict) and "level" in record and any(name in record for name in _MESSAGE):
+    if isinstance(record, dict) and "level" in record and "message" in record:
         return record
     return None
 

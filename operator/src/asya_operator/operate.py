@@ -130,19 +130,19 @@ class Operator:
         """One worker: passes, until the queue is closed."""
         while (key := await self.queue.take()) is not None:
             started = time.perf_counter()
-            where = {"namespace": key[0], "actor": key[1]}
+            where = {"actor": "/".join(key)}
             try:
                 async with asyncio.timeout(PASS_SECONDS):
                     again = await self.reconciler.reconcile(*key)
             except (KubeError, TimeoutError) as error:
                 delay = self.queue.failed(key, error.retry_after if isinstance(error, KubeError) else 0.0)
                 self.metrics.passes.labels("failed").inc()
-                log.warning("pass failed", extra={**where, "error": str(error), "again_in": delay})
+                log.warning("pass failed", extra={**where, "cause": str(error), "seconds": delay})
             except Exception:
                 # One actor's surprise must not end the passes of all others.
                 delay = self.queue.failed(key)
                 self.metrics.passes.labels("failed").inc()
-                log.exception("pass failed unexpectedly", extra={**where, "again_in": delay})
+                log.exception("pass failed unexpectedly", extra={**where, "seconds": delay})
             else:
                 self.queue.done(key)
                 self.metrics.passes.labels("done").inc()
@@ -164,7 +164,7 @@ class Operator:
                     definition.check(found)
                 await self.compare()
             except KubeError as error:
-                log.warning("list failed", extra={"error": str(error)})
+                log.warning("list failed", extra={"cause": str(error)})
 
     async def _definition(self) -> Object | None:
         return await self.kube.get("CustomResourceDefinition", None, definition.NAME)

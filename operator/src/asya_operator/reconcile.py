@@ -320,7 +320,8 @@ class Reconciler:
         try:
             await self._kube.create(event)
         except KubeError as error:
-            log.warning("event not written", extra={"actor": metadata["name"], "reason": reason, "error": str(error)})
+            where = {"actor": f"{metadata['namespace']}/{metadata['name']}"}
+            log.warning("event not written", extra={**where, "reason": reason, "cause": str(error)})
 
     async def _report_invalid(self, body: Object, message: str) -> None:
         """An actor that the CRD let pass and the model does not: say so, and leave its children as they are."""
@@ -421,7 +422,10 @@ class Reconciler:
         except KubeError as error:
             if error.status != 403:
                 raise
-            log.info("not allowed to see what a purge waits for", extra={"actor": actor.name, "error": str(error)})
+            log.info(
+                "not allowed to see what a purge waits for",
+                extra={"actor": f"{actor.namespace}/{actor.name}", "cause": str(error)},
+            )
             return
         found = purge.waits_for(job, pods, events)
         told = self._purges_told.setdefault((actor.namespace, actor.name), set())

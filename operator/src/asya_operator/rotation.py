@@ -52,7 +52,7 @@ def _held(secret: Object | None) -> Held:
         # The chart may make an empty Secret so that pods can mount it.
         return from_secret({name: value for name, value in data.items() if value})
     except (BadSecret, binascii.Error) as error:
-        log.error("certificate Secret not usable; issuing anew", extra={"error": str(error)})
+        log.error("certificate Secret not usable; issuing anew", extra={"cause": str(error)})
         return Held()
 
 
@@ -82,7 +82,7 @@ async def rotate(kube: Kube, settings: CertificateSettings, expiry: Gauge) -> No
         try:
             held = await ensure(kube, settings, datetime.datetime.now(datetime.UTC))
         except KubeError as error:
-            log.error("certificate check failed", extra={"error": str(error)})
+            log.error("certificate check failed", extra={"cause": str(error)})
             await asyncio.sleep(RETRY_SECONDS)
             continue
         assert held.leaf is not None

@@ -103,7 +103,7 @@ class Certificate:
             self.context.load_cert_chain(self._files.cert, self._files.key)
         except (ssl.SSLError, ValueError, OSError) as error:
             self._metrics.reloads.labels("refused").inc()
-            log.error("certificate not usable", extra={"file": str(self._files.cert), "error": str(error)})
+            log.error("certificate not usable", extra={"file": str(self._files.cert), "cause": str(error)})
             return False
         self._expiry = expiry
         self._metrics.certificate_expiry.set(expiry)
@@ -165,7 +165,7 @@ async def _mutate(request: web.Request, settings: Settings) -> tuple[web.Respons
         answer = admission.refusal(review, "the webhook failed on this pod; its log has the cause")
         result = "failed"
     if answer.result == "refused":
-        log.warning("pod refused", extra={**where, "reason": answer.message})
+        log.warning("pod refused", extra={**where, "cause": answer.message})
     return web.json_response(answer.body), result
 
 

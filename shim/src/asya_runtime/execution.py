@@ -14,7 +14,7 @@ from typing import Any, Callable, Coroutine, Tuple, TypeVar
 from asya_runtime.handlers import Handler
 from asya_runtime.jobs import Event, Job, Outcome
 from asya_runtime.logs import log
-from asya_runtime.messages import UPSTREAM, describe, encode
+from asya_runtime.messages import UPSTREAM, describe, encode, raised
 from asya_runtime.turns import Turn, Turns
 
 _PAUSE = 0.01
@@ -139,20 +139,31 @@ class Execution:
         try:
             turn.discard()
         except Exception as second:
-            log("error", "a failed turn could not store its appends", id=job.message.id, error=describe(second))
+            log("error", "a failed turn could not store its appends", id=job.message.id, **raised(describe(second)))
         if conflict and attempt < self._retries and not (stored or turn.stored or job.sent or job.expired):
             log(
-                "info", "turn met a conflict, running it anew", id=job.message.id, attempt=attempt + 1, error=str(error)
+                "info",
+                "turn met a conflict, running it anew",
+                id=job.message.id,
+                attempts=attempt + 1,
+                cause=str(error),
             )
             return Outcome(), True
         if job.expired:
-            log("info", "the code of a timed-out turn has ended", id=job.message.id, error=type(error).__name__)
+            log("info", "the code of a timed-out turn has ended", id=job.message.id, type=type(error).__name__)
             return Outcome(failure={}), False
         if isinstance(error, GeneratorExit) and job.sent:
             log("info", "client left, generator ended", id=job.message.id)
             return Outcome(streamed=True), False
         details = describe(error)
-        log("error", "turn failed", id=job.message.id, attempts=attempt + 1, conflict=conflict or None, **details)
+        log(
+            "error",
+            "turn failed",
+            id=job.message.id,
+            attempts=attempt + 1,
+            conflict=conflict or None,
+            **raised(details),
+        )
         return Outcome(failure=details), False
 
 

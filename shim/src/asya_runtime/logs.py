@@ -11,20 +11,23 @@ from typing import Any
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _threshold = _LEVELS["info"]
+_actor = ""
 
 
-def set_level(level: str) -> None:
-    """Write lines of `level` (debug, info, warning, error) and above."""
-    global _threshold
-    _threshold = _LEVELS[level]
+def set_up(level: str, actor: str) -> None:
+    """Write lines of `level` (debug, info, warning, error) and above, each with the actor's name."""
+    global _threshold, _actor
+    _threshold, _actor = _LEVELS[level], actor
 
 
 def log(level: str, message: str, /, **fields: Any) -> None:
-    """Write one line with the fields that are not None."""
+    """Write one line with the fields that are not None; `asya_contract.logs` names them."""
     if _LEVELS[level] < _threshold:
         return
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
-    line = {"ts": now, "level": level, "logger": "asya.runtime", "msg": message}
+    line = {"time": now, "level": level, "logger": "asya_runtime", "message": message}
+    if _actor:
+        line["actor"] = _actor
     line.update((name, value) for name, value in fields.items() if value is not None)
     _write(json.dumps(line, default=str) + "\n")
 

@@ -13,7 +13,7 @@ from asya_contract.env import EnvError, RuntimeEnv, ShimEnv
 from asya_runtime import init, program
 from asya_runtime.execution import Bridge, Execution
 from asya_runtime.handlers import HandlerError, is_async, load
-from asya_runtime.logs import log, say, set_level
+from asya_runtime.logs import log, say, set_up
 from asya_runtime.mounts import ProxyMissing, wait
 from asya_runtime.server import CannotListen, Server
 from asya_runtime.signals import Signals
@@ -54,7 +54,7 @@ def serve(stateful: bool) -> int:
         shim = ShimEnv.from_env(os.environ)
     except EnvError as error:
         return _give_up(_CONFIG, str(error))
-    set_level(env.log_level)
+    set_up(env.log_level, env.actor)
     try:
         server = Server(env)
     except CannotListen as error:

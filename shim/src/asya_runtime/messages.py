@@ -128,6 +128,11 @@ def describe(error: BaseException) -> Dict[str, Any]:
     }
 
 
+def raised(said: Dict[str, Any]) -> Dict[str, Any]:
+    """What `describe` says, by the keys of the log."""
+    return {"cause": said["message"], "type": said["type"], "mro": said["mro"], "exception": said["traceback"]}
+
+
 def _text(error: BaseException) -> str:
     """What an exception says; a `__str__` that fails must not take the turn's answer with it."""
     try:

@@ -153,7 +153,7 @@ class Server:
         except asyncio.CancelledError:
             writer.transport.abort()
         except Exception as error:
-            log("error", "connection failed", error=f"{type(error).__name__}: {error}")
+            log("error", "connection failed", type=type(error).__name__, cause=str(error))
             writer.transport.abort()
 
     def _leave_to_parent(self) -> None:

@@ -11,7 +11,7 @@ from asya_runtime import http1
 from asya_runtime.admission import Admission, Unavailable
 from asya_runtime.jobs import Event, Job
 from asya_runtime.logs import log
-from asya_runtime.messages import BadMessage, describe, error_body, parse
+from asya_runtime.messages import BadMessage, describe, error_body, parse, raised
 
 _JSON = [("Content-Type", "application/json")]
 _STREAM = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")]
@@ -66,16 +66,16 @@ class Service:
             then = _LINGER
             await self._refuse(writer, refusal)
         except http1.Gone as gone:
-            log("debug", "client left", reason=str(gone))
+            log("debug", "client left", cause=str(gone))
         finally:
             await http1.close(reader, writer, then == _LINGER)
 
     async def _refuse(self, writer: asyncio.StreamWriter, refusal: http1.Refused) -> None:
-        log("warning", "request refused", status=refusal.status, reason=str(refusal))
+        log("warning", "request refused", status=refusal.status, error="bad_request", cause=str(refusal))
         try:
             await self._answer(writer, _error(refusal.status, "bad_request", str(refusal)), False)
         except http1.Gone as gone:
-            log("debug", "client left", reason=str(gone))
+            log("debug", "client left", cause=str(gone))
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: http1.Head) -> str:
         """Answer one request; what becomes of the connection then."""
@@ -119,7 +119,7 @@ class Service:
             raise self._unavailable(error.code, str(error)) from None
 
     def _unavailable(self, code: str, message: str) -> Answer:
-        log("warning", "request refused", status=503, code=code, reason=message)
+        log("warning", "request refused", status=503, error=code, cause=message)
         return _error(503, code, message, _RETRY_AFTER)
 
     async def _turn(
@@ -130,7 +130,7 @@ class Service:
         try:
             message = parse(body, bare=head.path == "/")
         except BadMessage as error:
-            log("warning", "message refused", status=400, reason=str(error))
+            log("warning", "message refused", status=400, error="msg_parsing_error", cause=str(error))
             raise Answer(400, error_body("msg_parsing_error", describe(error))) from None
         job = Job(body, message, loop)
         self._admission.admit(job)
@@ -168,7 +168,7 @@ class Service:
         """End a turn whose time is over; the error's details. Its slot is free only when its code ends."""
         turn = job.expire()
         text = f"the turn did not end within {self._turn_timeout:g} s (ASYA_TURN_TIMEOUT); it is discarded"
-        log("error", "turn timed out", id=job.message.id, seconds=self._turn_timeout)
+        log("error", "turn timed out", id=job.message.id, error="timeout", seconds=self._turn_timeout)
         if turn is not None:
             # Discarding may ask the state, which this loop must not wait for.
             future = asyncio.get_running_loop().run_in_executor(None, turn.cancel)
@@ -248,4 +248,4 @@ def _sse(name: str, data: bytes) -> bytes:
 def _report_cancel(done: "asyncio.Future[None]", job: Job) -> None:
     error = None if done.cancelled() else done.exception()
     if error is not None:
-        log("error", "a timed-out turn could not be discarded", id=job.message.id, error=describe(error))
+        log("error", "a timed-out turn could not be discarded", id=job.message.id, **raised(describe(error)))

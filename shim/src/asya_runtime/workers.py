@@ -12,7 +12,7 @@ from typing import Any, Callable, Coroutine, List, Optional, Protocol
 from asya_runtime.execution import Bridge, Execution
 from asya_runtime.jobs import Job, Outcome
 from asya_runtime.logs import log
-from asya_runtime.messages import describe
+from asya_runtime.messages import describe, raised
 
 
 class Workers(Protocol):
@@ -30,7 +30,7 @@ def _broken(job: Job, error: BaseException) -> None:
     """The runtime's own failure, or an exception that a signal handler threw between two steps of it."""
     details = describe(error)
     job.end(Outcome(failure=details))
-    log("error", "turn failed outside its handler", id=job.message.id, **details)
+    log("error", "turn failed outside its handler", id=job.message.id, **raised(details))
 
 
 class Threads:

@@ -1,20 +1,29 @@
 """The rendered chart, by Helm's own engine: golden files, the values' schema, and what the operator reads of it."""
 
+import base64
 import json
 import re
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 
 import pytest
 import yaml
+from asya_contract.names import STATE_LABEL
+from asya_operator.api.patterns import SCHEMES_OF
+from asya_operator.inject import PORT_NAME
 from asya_operator.kube import KINDS
 from asya_operator.settings import Settings, parse_settings
+from asya_operator.state import _ENDPOINT_VARIABLE
+from asya_proxy import settings as proxy_settings
 
 from rig.cluster import ROOT, Object, local_programs
+from rig.schemas import VERSIONS, Schemas
 from support.golden import Golden
 
 CHART = ROOT / "chart"
 KUBE_VERSION = "1.35"
+CERTIFICATE = base64.b64encode(b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n").decode()
 # One file for each set of values that changes what is rendered.
 RENDERED: dict[str, list[str]] = {
     "defaults": [],
@@ -29,7 +38,11 @@ RENDERED: dict[str, list[str]] = {
     ],
     "namespaces": ["watchNamespaces={team-b,team-a}"],
     "cert-manager": ["certificates.mode=certManager"],
-    "given-secret": ["certificates.mode=secret", "certificates.secretName=mine", "certificates.caBundle=TUlORQ=="],
+    "given-secret": [
+        "certificates.mode=secret",
+        "certificates.secretName=mine",
+        f"certificates.caBundle={CERTIFICATE}",
+    ],
     "openshift": ["stateProxy.uid=0"],
     "images": [
         "images.registry=registry.example.com/asya",
@@ -47,7 +60,39 @@ RENDERED: dict[str, list[str]] = {
         "commonLabels.team=platform",
         "fullnameOverride=state",
     ],
+    "quickstart": ["quickstart.enabled=true"],
+    "quickstart-volume": [
+        "quickstart.enabled=true",
+        "quickstart.storage.size=1Gi,quickstart.storage.className=fast",
+        "quickstart.buckets={one}",
+        "quickstart.namespaces={team-b,team-a}",
+        "quickstart.image.repository=registry.example.com:5000/versitygw",
+        "stateProxy.backends.s3.secretName=bucket-keys,stateProxy.backends.s3.region=eu-central-1",
+        "stateProxy.uid=0",
+    ],
+    "network-policies": [
+        "networkPolicy.enabled=true",
+        "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=monitoring",
+        "networkPolicy.apiServer.cidrs={10.0.0.1/32}",
+        "quickstart.enabled=true",
+    ],
+    "monitors": [
+        "monitoring.serviceMonitor.enabled=true,monitoring.serviceMonitor.labels.release=prometheus",
+        "monitoring.podMonitor.enabled=true,monitoring.podMonitor.interval=30s",
+    ],
+    "monitors-namespaces": ["monitoring.podMonitor.enabled=true", "watchNamespaces={team-b,team-a}"],
+    "priority": ["priorityClass.create=true", "operator.priorityClassName=important"],
+    "test": [
+        "test.backend=redis,test.bucket=actors,test.secretName=redis-url,test.serviceAccountName=tester",
+        "test.consistency=lww",
+        "stateProxy.keyPrefix=prod/,stateProxy.backends.redis.endpoint=redis://redis.databases:6379/1",
+        "stateProxy.backends.redis.env[0].name=STATE_LOG_LEVEL,stateProxy.backends.redis.env[0].value=debug",
+        "images.pullSecrets={registry}",
+    ],
 }
+# No schema of Kubernetes' own is there for them.
+FOREIGN = {"cert-manager.io/v1", "monitoring.coreos.com/v1"}
+OPTIONAL = {"NetworkPolicy", "PodMonitor", "PriorityClass", "ServiceMonitor", "PersistentVolumeClaim", "Pod", "Secret"}
 
 
 def helm(*args: str) -> str:
@@ -60,12 +105,19 @@ def helm(*args: str) -> str:
 
 def render(values: Sequence[str]) -> str:
     """The whole chart, as `helm install asya --namespace asya-system` would send it."""
+    return _rendered(tuple(values))
+
+
+@cache
+def _rendered(values: tuple[str, ...]) -> str:
     settings = [part for value in values for part in ("--set", value)]
     return helm("template", "asya", str(CHART), "-n", "asya-system", "--kube-version", KUBE_VERSION, *settings)
 
 
+@cache
 def objects(text: str) -> list[Object]:
-    return [body for body in yaml.safe_load_all(text) if body]
+    """What was rendered, parsed; for reading alone."""
+    return [body for body in yaml.load_all(text, yaml.CSafeLoader) if body]
 
 
 def settings(text: str) -> Settings:
@@ -81,6 +133,37 @@ def test_golden(name: str, golden: Golden) -> None:
     # The resource definition is crds/asyncactors.yaml; a test below compares it whole.
     kept = [document for document in documents if "kind: CustomResourceDefinition" not in document]
     golden.check(f"chart/{name}.yaml", "---\n".join(kept))
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def schemas(request: pytest.FixtureRequest) -> Schemas:
+    return Schemas(request.param)
+
+
+@cache
+def everything() -> list[Object]:
+    """Every object that is rendered for some values, the same ones once."""
+    found = [body for values in RENDERED.values() for body in objects(render(values))]
+    return list({json.dumps(body, sort_keys=True): body for body in found}.values())
+
+
+def test_every_supported_kubernetes_takes_every_object(schemas: Schemas) -> None:
+    known = [body for body in everything() if body["apiVersion"] not in FOREIGN]
+    assert {body["kind"] for body in known} > OPTIONAL - {"PodMonitor", "ServiceMonitor"}
+    errors = {f"{body['kind']} {body['metadata']['name']}": schemas.errors(body) for body in known}
+    assert not {name: found for name, found in errors.items() if found}
+
+
+def test_a_field_that_kubernetes_does_not_know_is_an_error(schemas: Schemas) -> None:
+    (body,) = [b for b in objects(render([])) if b["kind"] == "Deployment" and b["metadata"]["name"] == "asya-webhook"]
+    broken = yaml.safe_load(yaml.safe_dump(body))
+    broken["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]["httpGet"]["prot"] = 1
+    assert [where for where, _ in schemas.errors(broken)] == ["spec.template.spec.containers.0.readinessProbe.httpGet"]
+
+
+def test_the_chart_asks_for_the_oldest_kubernetes_that_is_checked() -> None:
+    wanted = yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"]
+    assert wanted == f">={VERSIONS[0]}.0-0"
 
 
 @pytest.mark.parametrize("name", RENDERED)
@@ -137,11 +220,15 @@ def test_the_operators_rights_name_every_kind_it_uses_and_no_secret_of_an_actor(
 
 
 def test_every_pod_passes_the_restricted_standard_and_the_webhook_has_no_token() -> None:
-    deployments = {b["metadata"]["name"]: b for b in objects(render([])) if b["kind"] == "Deployment"}
-    for body in deployments.values():
-        pod = body["spec"]["template"]["spec"]
-        assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-        for container in pod["containers"]:
+    bodies = objects(render(RENDERED["quickstart"]))
+    deployments = {b["metadata"]["name"]: b for b in bodies if b["kind"] == "Deployment"}
+    for pod in [body["spec"]["template"]["spec"] for body in deployments.values()] + [
+        races(RENDERED["quickstart"])["spec"]
+    ]:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["securityContext"].get("runAsUser") != 0
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
@@ -158,16 +245,119 @@ def test_every_pod_passes_the_restricted_standard_and_the_webhook_has_no_token()
     [
         ("replicas=2", "additional properties 'replicas' not allowed"),
         ("stateProxy.backends.s3.endpont=x", "additional properties 'endpont' not allowed"),
-        ("stateProxy.backends.redis.endpoint=redis://u:p@redis:6379", "does not match pattern"),
+        (
+            "stateProxy.backends.redis.endpoint=redis://u:p@redis:6379",
+            "stateProxy.backends.redis.endpoint: a URL with user or password would be seen by everybody who sees a "
+            "pod; leave them out, and put them as REDIS_URL into the Secret",
+        ),
+        (
+            "stateProxy.backends.s3.endpoint=s3.example.com",
+            'stateProxy.backends.s3.endpoint: "s3.example.com" is no URL of s3; give one such as https://s3.example.com',
+        ),
+        ("stateProxy.keyPrefix=prod", 'stateProxy.keyPrefix: "prod": give segments of letters, digits,'),
         ("logLevel=loud", "value must be one of 'debug', 'info', 'warning', 'error'"),
         ("webhook.replicas=0", "minimum: got 0, want 1"),
         ("certificates.mode=secret", "give the authorities to trust"),
+        ("certificates.mode=secret,certificates.caBundle=TUlORQ==", "make it with `base64 -w0 ca.crt`"),
+        (f"certificates.caBundle={CERTIFICATE}", "certificates.mode is `operator`, which brings its own"),
+        ("quickstart.enabled=true,stateProxy.backends.s3.endpoint=https://s3", "names another; leave one out"),
+        ("quickstart.buckets=null", "quickstart.buckets: name at least one bucket"),
+        ("test.backend=nats", "test.bucket: name the bucket that `helm test` tries nats with"),
+        ("test.backend=sqlite", "value must be one of '', 's3', 'gcs', 'redis', 'nats'"),
+        ("monitoring.podMonitor.interval=fast", "does not match pattern"),
         ("watchNamespaces={Team}", "does not match pattern"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(value: str, words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         render([value])
+
+
+@pytest.mark.parametrize("backend", SCHEMES_OF)
+def test_an_endpoint_may_have_the_schemes_that_an_actor_may_give(backend: str) -> None:
+    for scheme in SCHEMES_OF[backend]:
+        render([f"stateProxy.backends.{backend}.endpoint={scheme}://host:1234"])
+    with pytest.raises(ValueError, match=f"no URL of {backend}"):
+        render([f"stateProxy.backends.{backend}.endpoint=ftp://host:1234"])
+
+
+def test_what_is_optional_is_off() -> None:
+    assert not {body["kind"] for body in objects(render([]))} & OPTIONAL
+
+
+def races(values: Sequence[str]) -> Object:
+    (pod,) = [body for body in objects(render(values)) if body["kind"] == "Pod"]
+    return pod
+
+
+def test_the_proxy_understands_what_helm_test_tells_it() -> None:
+    for values, backend in ((RENDERED["test"], "redis"), (RENDERED["quickstart"], "s3")):
+        (container,) = races(values)["spec"]["containers"]
+        environ = {entry["name"]: entry["value"] for entry in container["env"]}
+        (mount,) = proxy_settings.load(environ).mounts
+        assert mount.backend == backend
+        assert environ[_ENDPOINT_VARIABLE[backend]] == settings(render(values)).defaults(backend).endpoint
+    assert (mount.env.bucket, mount.cas) == ("asya-state", True)
+    assert environ["STATE_PREFIX"] == "asya-system/asya-test/"
+    for backend, variable in _ENDPOINT_VARIABLE.items():
+        endpoint = f"{SCHEMES_OF[backend][0]}://host:1234"
+        pod = races([f"test.backend={backend},test.bucket=actors,stateProxy.backends.{backend}.endpoint={endpoint}"])
+        assert {"name": variable, "value": endpoint} in pod["spec"]["containers"][0]["env"]
+
+
+def test_the_quickstart_is_the_default_of_s3_and_says_what_it_is() -> None:
+    bodies = objects(render(RENDERED["quickstart-volume"]))
+    read = settings(render(RENDERED["quickstart-volume"])).backends.s3
+    (service,) = [b for b in bodies if b["kind"] == "Service" and b["metadata"]["name"].endswith("-s3")]
+    assert (
+        read.endpoint == f"http://{service['metadata']['name']}.asya-system.svc:{service['spec']['ports'][0]['port']}"
+    )
+    secrets = {b["metadata"]["namespace"]: b["metadata"]["name"] for b in bodies if b["kind"] == "Secret"}
+    assert secrets == dict.fromkeys(("asya-system", "team-a", "team-b"), read.secret_name)
+    ours = [b for b in bodies if b["metadata"].get("labels", {}).get("app.kubernetes.io/component") == "quickstart-s3"]
+    assert {b["kind"] for b in ours} == {"Secret", "Deployment", "Service", "PersistentVolumeClaim"}
+    assert all("first try only" in b["metadata"]["annotations"]["asya.sh/not-for-production"] for b in ours)
+    watched = objects(render(["quickstart.enabled=true", "watchNamespaces={team-a}"]))
+    assert {b["metadata"]["namespace"] for b in watched if b["kind"] == "Secret"} == {"asya-system", "team-a"}
+
+
+def test_network_policies_let_in_what_listens_and_nobody_else() -> None:
+    bodies = objects(render(RENDERED["network-policies"]))
+    deployments = {b["metadata"]["name"]: b["spec"]["template"] for b in bodies if b["kind"] == "Deployment"}
+    policies = {b["metadata"]["name"]: b["spec"] for b in bodies if b["kind"] == "NetworkPolicy"}
+    assert set(policies) == set(deployments)
+    for name, policy in policies.items():
+        assert policy["policyTypes"] == ["Ingress", "Egress"]
+        labels = deployments[name]["metadata"]["labels"]
+        assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+        others = [pod["metadata"]["labels"] for other, pod in deployments.items() if other != name]
+        assert not any(policy["podSelector"]["matchLabels"].items() <= labels.items() for labels in others)
+        listening = [p["name"] for c in deployments[name]["spec"]["containers"] for p in c["ports"]]
+        assert sorted(port["port"] for rule in policy["ingress"] for port in rule["ports"]) == sorted(listening)
+    assert policies["asya-operator"]["egress"][0]["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
+    assert not policies["asya-webhook"].get("egress")
+    # Reviews come from the API server, which is no pod; metrics from whom the values name.
+    reviews, metrics = policies["asya-webhook"]["ingress"]
+    assert "from" not in reviews
+    assert metrics["from"] == [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}]
+    # The test's own pod reaches the quickstart's server.
+    test_labels = races(RENDERED["network-policies"])["metadata"]["labels"]
+    selectors = [s["podSelector"]["matchLabels"] for s in policies["asya-quickstart-s3"]["ingress"][0]["from"]]
+    assert any(selector.items() <= test_labels.items() for selector in selectors)
+
+
+def test_monitors_find_the_ports_of_metrics() -> None:
+    bodies = objects(render(RENDERED["monitors"]))
+    (service_monitor,) = [b["spec"] for b in bodies if b["kind"] == "ServiceMonitor"]
+    wanted = service_monitor["selector"]["matchLabels"].items()
+    services = [b for b in bodies if b["kind"] == "Service" and wanted <= b["metadata"]["labels"].items()]
+    assert {b["metadata"]["name"] for b in services} == {"asya-operator", "asya-webhook"}
+    for service in services:
+        ports = {port["name"]: port["targetPort"] for port in service["spec"]["ports"]}
+        assert ports[service_monitor["endpoints"][0]["port"]] == "health"
+    (pod_monitor,) = [b["spec"] for b in bodies if b["kind"] == "PodMonitor"]
+    assert pod_monitor["selector"] == {"matchLabels": {STATE_LABEL: "true"}}
+    assert [endpoint["port"] for endpoint in pod_monitor["podMetricsEndpoints"]] == [PORT_NAME]
 
 
 def test_every_value_is_described_and_in_the_schema() -> None:

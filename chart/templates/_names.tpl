@@ -49,10 +49,20 @@ app.kubernetes.io/component: {{ . }}
 {{- define "asya.image" -}}
 {{- $name := .image.repository -}}
 {{- with .root.Values.images.registry }}{{ $name = printf "%s/%s" (trimSuffix "/" .) $name }}{{ end -}}
-{{- if .image.digest -}}
-{{- printf "%s@%s" $name .image.digest -}}
+{{- include "asya.reference" (dict "name" $name "tag" (default .root.Chart.AppVersion .image.tag) "digest" .image.digest) -}}
+{{- end -}}
+
+{{/* dict "name" "tag" "digest": the digest wins. */}}
+{{- define "asya.reference" -}}
+{{- if .digest }}{{ .name }}@{{ .digest }}{{ else }}{{ .name }}:{{ .tag }}{{ end -}}
+{{- end -}}
+
+{{/* The PriorityClass of a component: dict "root" $ "component" .Values.webhook. */}}
+{{- define "asya.priorityClass" -}}
+{{- with .component.priorityClassName -}}
+{{- . -}}
 {{- else -}}
-{{- printf "%s:%s" $name (default .root.Chart.AppVersion .image.tag) -}}
+{{- if .root.Values.priorityClass.create }}{{ include "asya.clusterName" .root }}{{ end -}}
 {{- end -}}
 {{- end -}}
 

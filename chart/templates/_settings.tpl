@@ -13,13 +13,7 @@
 -}}
 {{- with .Values.actors.imagePullPolicy }}{{ $_ := set $settings "imagePullPolicy" . }}{{ end -}}
 {{- with .Values.stateProxy.meshContainers }}{{ $_ := set $settings "meshContainers" . }}{{ end -}}
-{{- $backends := dict -}}
-{{- range $name, $stated := .Values.stateProxy.backends -}}
-{{- $defaults := dict -}}
-{{- range $field, $value := $stated }}{{ if $value }}{{ $_ := set $defaults $field $value }}{{ end }}{{ end -}}
-{{- if $defaults }}{{ $_ := set $backends $name $defaults }}{{ end -}}
-{{- end -}}
-{{- with $backends }}{{ $_ := set $settings "backends" . }}{{ end -}}
+{{- with include "asya.backends" . | fromJson }}{{ $_ := set $settings "backends" . }}{{ end -}}
 {{- if eq .Values.certificates.mode "operator" -}}
 {{- $_ := set $settings "certificates" (dict
   "namespace" .Release.Namespace
@@ -29,4 +23,19 @@
 ) -}}
 {{- end -}}
 {{- toPrettyJson $settings -}}
+{{- end -}}
+
+{{/* The defaults of each backend that are stated, and the quickstart's: JSON. */}}
+{{- define "asya.backends" -}}
+{{- $backends := dict -}}
+{{- range $name, $stated := .Values.stateProxy.backends -}}
+{{- $defaults := dict -}}
+{{- range $field, $value := $stated }}{{ if $value }}{{ $_ := set $defaults $field $value }}{{ end }}{{ end -}}
+{{- if $defaults }}{{ $_ := set $backends $name $defaults }}{{ end -}}
+{{- end -}}
+{{- if .Values.quickstart.enabled -}}
+{{- $server := dict "endpoint" (include "asya.quickstartEndpoint" .) "region" (include "asya.quickstartRegion" .) -}}
+{{- $_ := set $backends "s3" (merge (default dict $backends.s3) $server) -}}
+{{- end -}}
+{{- toJson $backends -}}
 {{- end -}}

@@ -126,13 +126,24 @@ def settings(text: str) -> Settings:
     return parse_settings(config["data"]["config.json"])
 
 
+def documents(text: str) -> list[str]:
+    """What was rendered, object by object, but for the resource definition: a test below compares it whole."""
+    return [part for part in text.split("---\n") if part and "kind: CustomResourceDefinition" not in part]
+
+
 @pytest.mark.parametrize("name", RENDERED)
 def test_golden(name: str, golden: Golden) -> None:
-    text = render(RENDERED[name])
-    documents = text.split("---\n")
-    # The resource definition is crds/asyncactors.yaml; a test below compares it whole.
-    kept = [document for document in documents if "kind: CustomResourceDefinition" not in document]
-    golden.check(f"chart/{name}.yaml", "---\n".join(kept))
+    """All of the defaults; else what is not as it is by default, and the names of what is left out."""
+    usual, found = documents(render(RENDERED["defaults"])), documents(render(RENDERED[name]))
+    if name != "defaults":
+        named = {(body["kind"], body["metadata"]["name"]) for body in objects(render(RENDERED[name]))}
+        gone = [
+            f"# {body['kind']} {body['metadata']['name']} is not there.\n"
+            for body in objects(render(RENDERED["defaults"]))
+            if (body["kind"], body["metadata"]["name"]) not in named
+        ]
+        found = [*gone, *(document for document in found if document not in usual)]
+    golden.check(f"chart/{name}.yaml", "---\n".join(found))
 
 
 @pytest.fixture(scope="module", params=VERSIONS)

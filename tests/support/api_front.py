@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import ssl
 import threading
 from collections import Counter
@@ -19,7 +20,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from support.loops import hang_up
+from support.loops import deafen, hang_up
 
 # What is done to a request: None passes it on, a status answers it, "hang" never does, "cut" ends the connection.
 Rule = Callable[[web.Request], "int | str | None"]
@@ -134,9 +135,11 @@ class Front:
         connector = aiohttp.TCPConnector(ssl=trust, limit=0)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None)) as self._session:
             await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+            listening = socket.create_server(("127.0.0.1", 0))
+            await web.SockSite(runner, listening, ssl_context=context).start()
             self.url = f"https://127.0.0.1:{runner.addresses[0][1]}"
             ready.set()
             await self._stop.wait()
+            await deafen(listening)
             await runner.cleanup()
         await hang_up()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -21,7 +22,7 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
-from support.loops import hang_up
+from support.loops import deafen, hang_up
 
 BUCKET = "asya-state"
 ACCESS_KEY = "asyaasya"
@@ -135,11 +136,12 @@ class FakeS3:
     async def _start(self) -> None:
         self._runner = web.ServerRunner(web.Server(self._serve, access_log=None), shutdown_timeout=1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        await web.SockSite(self._runner, self._socket).start()
+        self._port = self._socket.getsockname()[1]
 
     async def _stop(self) -> None:
+        await deafen(self._socket)
         await self._runner.cleanup()
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         for task in rest:

@@ -17,6 +17,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Self
 
+from support.loops import Listener, hang_up
+
 START_TIMEOUT = 10.0
 PIECE = 1 << 16
 
@@ -140,6 +142,7 @@ class FaultProxy:
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join(START_TIMEOUT)
+        assert not self._thread.is_alive(), "the fault proxy does not end"
 
     def __enter__(self) -> Self:
         return self.start()
@@ -154,27 +157,12 @@ class FaultProxy:
 
     async def _serve(self, ready: threading.Event) -> None:
         self._stopped = asyncio.Event()
-        self._open: set[asyncio.Task[None]] = set()
-        server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = server.sockets[0].getsockname()[1]
+        listener = Listener(lambda reader, writer: _Connection(self, reader, writer).run())
+        self.port = await listener.start(self.port)
         ready.set()
         await self._stopped.wait()
-        server.close()
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
-        try:
-            await _Connection(self, reader, writer).run()
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the fault that was asked for, or the end of the test
-        finally:
-            self._open.discard(task)
-            writer.close()
+        await listener.stop()
+        await hang_up()
 
     def roll(self) -> str:
         """What befalls the next request: `lose`, `refuse`, `reset` or nothing."""

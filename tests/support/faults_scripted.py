@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
+from support.loops import Listener
+
 PIECE = 1 << 16
 
 
@@ -76,31 +78,18 @@ class ScriptedProxy:
         self.exchanges = 0
         self.connections = 0
         self.port = 0
-        self._open: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._listener = Listener(self._forward)
+        self.port = await self._listener.start()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._server.close()
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        await self._listener.stop()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        try:
-            await _Connection(self, reader, writer).run()
-        except (OSError, asyncio.CancelledError):
-            pass  # what was asked for, or the end of the test
-        finally:
-            self._open.discard(task)
-            writer.close()
+        await _Connection(self, reader, writer).run()
 
     def next(self) -> Fault:
         self.exchanges += 1

@@ -176,7 +176,7 @@ async def test_more_bytes_than_the_budget_are_answered_busy(start) -> None:  # t
     slow, quick = await proxy.client(), await proxy.client()
     await slow.send(put_head("slow", f"Content-Length: {400_000}") + b"x")
     async with asyncio.timeout(10):
-        while b'asya_proxy_buffered{mount="state"} 400000' not in (await quick.ask("GET", "/metrics")).body:
+        while b'asya_proxy_buffered_bytes{mount="state"} 400000' not in (await quick.ask("GET", "/metrics")).body:
             await asyncio.sleep(0.005)
     refused = await quick.put("quick", b"y" * 700_000)
     assert (refused.status, refused.error, refused.json["retryable"]) == (429, "busy", True)

@@ -416,7 +416,7 @@ class Connection(BaseProtocol):
                 if self._paused:
                     await self._flush()
         except StoreError as error:
-            log.warning("answer cut short", extra={"cause": str(error)})
+            # Whoever made the stream has said so.
             raise ConnectionAbortedError("the store failed in the middle of an answer") from error
         finally:
             await close_stream(stream)

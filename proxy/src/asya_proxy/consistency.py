@@ -100,6 +100,8 @@ class Patience:
         pause = self._pause * random.uniform(0.5, 1.5)  # noqa: S311
         self._pause = min(LONGEST_PAUSE, self._pause * 2)
         if pause >= self.left:
+            # Made uncounted, for the case that a further attempt settles it.
+            self._layer.figures.unknown_outcomes += isinstance(failure, UnknownOutcome)
             raise failure
         self._layer.figures.retries += 1
         await asyncio.sleep(pause)

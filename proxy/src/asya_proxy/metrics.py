@@ -30,14 +30,17 @@ class OpMetrics:
 class MountMetrics:
     """What happened on one mount."""
 
-    def __init__(self, mount: str) -> None:
+    def __init__(self, mount: str, backend: str = "", consistency: str = "") -> None:
         self.mount = mount
+        self.info = (mount, backend, consistency)
         self.ops: dict[str, OpMetrics] = {}
         self.bytes_in = 0
         self.bytes_out = 0
         self.conflicts = 0
         self.retries = 0
         self.unknown_outcomes = 0
+        self.defects = 0
+        self.cut_answers = 0
         self.in_flight = 0
         self.buffered = 0
         self.ready = 0
@@ -58,11 +61,14 @@ class Metrics(Collector):
 
     def __init__(self) -> None:
         self.mounts: list[MountMetrics] = []
+        self.draining = False
+        self.max_in_flight = 0
+        self.max_buffered = 0
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def mount(self, name: str) -> MountMetrics:
-        figures = MountMetrics(name)
+    def mount(self, name: str, backend: str = "", consistency: str = "") -> MountMetrics:
+        figures = MountMetrics(name, backend, consistency)
         self.mounts.append(figures)
         return figures
 
@@ -84,29 +90,46 @@ class Metrics(Collector):
                 latency.add_metric([m.mount, op], _cumulated(figures.counts), figures.seconds)
         yield requests
         yield latency
-        for name, text in _COUNTERS.items():
+        for attribute, (name, text) in _COUNTERS.items():
             counter = CounterMetricFamily(f"asya_proxy_{name}", text, labels=["mount"])
             for m in self.mounts:
-                counter.add_metric([m.mount], getattr(m, name))
+                counter.add_metric([m.mount], getattr(m, attribute))
             yield counter
-        for name, text in _GAUGES.items():
+        for attribute, (name, text) in _GAUGES.items():
             gauge = GaugeMetricFamily(f"asya_proxy_{name}", text, labels=["mount"])
             for m in self.mounts:
-                gauge.add_metric([m.mount], getattr(m, name))
+                gauge.add_metric([m.mount], getattr(m, attribute))
             yield gauge
+        info = GaugeMetricFamily(
+            "asya_proxy_mount_info", "1; its labels say what the mount is.", labels=["mount", "backend", "consistency"]
+        )
+        for m in self.mounts:
+            info.add_metric(list(m.info), 1)
+        yield info
+        for attribute, (name, text) in _PROCESS.items():
+            yield GaugeMetricFamily(f"asya_proxy_{name}", text, value=float(getattr(self, attribute)))
 
 
+# Attribute -> name and meaning. A counter is there from the start, at 0: the first step of one that appears with it
+# is no increase to Prometheus.
 _COUNTERS = {
-    "bytes_in": "Bytes of request bodies.",
-    "bytes_out": "Bytes of file content sent.",
-    "conflicts": "Changes refused because the file was at another version.",
-    "retries": "Attempts at the store beyond the first of a request.",
-    "unknown_outcomes": "Changes whose answer was lost and could not be settled.",
+    "bytes_in": ("request_bytes", "Bytes of request bodies."),
+    "bytes_out": ("response_bytes", "Bytes of file content sent."),
+    "conflicts": ("conflicts", "Changes refused because the file was at another version."),
+    "retries": ("retries", "Attempts at the store beyond the first of a request."),
+    "unknown_outcomes": ("unknown_outcomes", "Changes whose answer was lost and could not be settled."),
+    "defects": ("defects", "Requests that failed by a defect of the proxy."),
+    "cut_answers": ("cut_answers", "Answers that broke off because the store failed in the middle of a file."),
 }
 _GAUGES = {
-    "in_flight": "Requests in work.",
-    "buffered": "Bytes of request bodies in memory.",
-    "ready": "1 where the backend answers and its promises were verified.",
+    "in_flight": ("in_flight_requests", "Requests in work."),
+    "buffered": ("buffered_bytes", "Bytes of request bodies in memory."),
+    "ready": ("ready", "1 where the backend answers and its promises were verified."),
+}
+_PROCESS = {
+    "max_in_flight": ("in_flight_requests_limit", "Requests in work, over all mounts, beyond which more are busy."),
+    "max_buffered": ("buffered_bytes_limit", "Bytes in memory, over all mounts, beyond which more are busy."),
+    "draining": ("draining", "1 from SIGTERM on, while requests in work are answered."),
 }
 
 

@@ -73,7 +73,7 @@ class Mount:
     ) -> None:
         self.settings = settings
         self._deadlines = deadlines
-        self._figures = metrics.mount(settings.name)
+        self._figures = metrics.mount(settings.name, settings.backend, settings.consistency)
         self._routes = Routes(settings, self._figures, budget, in_flight, health)
         self._readiness = Readiness(settings.name, self._figures, deadlines.now)
         health.mounts.append(self._readiness)

@@ -9,6 +9,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NoReturn
 
 from asya_contract.wire import (
     H_BACKEND,
@@ -162,6 +163,7 @@ class Routes:
     def refuse(self, error: StoreError) -> Answer:
         """The answer to what could not even be parsed."""
         self._figures.observe("parse", error.code, 0.0)
+        self._tell("parse", "", 0.0, error)
         return self._error(error, self._place)
 
     # Routing.
@@ -246,7 +248,18 @@ class Routes:
         self._figures.bytes_out += size
         if reading.data is not None:
             return Answer(status, head, reading.data)
-        return Answer(status, head, stream=await _begun(reading.stream), length=size)
+        return Answer(status, head, stream=await self._begun(request, reading.stream, size), length=size)
+
+    async def _begun(self, request: Request, stream: AsyncIterator[bytes] | None, size: int) -> _Begun:
+        """`stream`, its first piece fetched: what goes wrong there can still be answered."""
+        assert stream is not None
+        began = time.monotonic()
+
+        def cut(error: StoreError) -> None:
+            self._figures.cut_answers += 1
+            self._tell("read", _key(request), time.monotonic() - began, error, "answer cut short")
+
+        return _Begun(await anext(stream, None), stream, size, cut)
 
     async def _stat(self, _request: Request, target: Target) -> Answer:
         stat = await self._files.stat(target.key)
@@ -360,23 +373,25 @@ class Routes:
     # Failures.
 
     def _failed(self, request: Request, op: str, error: StoreError, began: float) -> Answer:
-        level = logging.DEBUG if error.code in _ORDINARY else logging.WARNING
         key = _key(request)
-        if log.isEnabledFor(level):
-            log.log(
-                level,
-                "request failed",
-                extra=self._context(op, key, began) | {"error": error.code, "cause": str(error)},
-            )
+        self._tell(op, key, time.monotonic() - began, error)
         return self._error(error, f"{self._place}: {key!r}" if key else self._place)
 
     def _broken(self, request: Request, op: str, error: Exception, began: float) -> Answer:
         key = _key(request)
-        log.error("request broke", exc_info=error, extra=self._context(op, key, began))
+        self._figures.defects += 1
+        context = self._context(op, key, time.monotonic() - began, "internal", repr(error))
+        log.error("request broke", exc_info=error, extra=context)
         kind = UnknownOutcome if request.method in _CHANGES else Unavailable
         return self._error(kind(f"a defect of the proxy: {type(error).__name__}"), f"{self._place}: {key!r}")
 
-    def _context(self, op: str, key: str, began: float) -> dict[str, object]:
+    def _tell(self, op: str, key: str, seconds: float, error: StoreError, message: str = "request failed") -> None:
+        """The one line of a failed operation."""
+        level = logging.DEBUG if error.code in _ORDINARY else logging.WARNING
+        if log.isEnabledFor(level):
+            log.log(level, message, extra=self._context(op, key, seconds, error.code, str(error)))
+
+    def _context(self, op: str, key: str, seconds: float, code: str, cause: str) -> dict[str, object]:
         mount = self._mount
         return {
             "actor": mount.actor,
@@ -384,7 +399,9 @@ class Routes:
             "key": key,
             "op": op,
             "backend": mount.backend,
-            "ms": round((time.monotonic() - began) * 1000, 3),
+            "ms": round(seconds * 1000, 3),
+            "error": code,
+            "cause": cause,
         }
 
     def _error(self, error: StoreError, place: str) -> Answer:
@@ -393,27 +410,40 @@ class Routes:
 
 
 class _Begun:
-    """A stream whose first piece is here."""
+    """A stream of `size` bytes whose first piece is here. `cut` is told what ends it before."""
 
-    def __init__(self, first: bytes | None, stream: AsyncIterator[bytes]) -> None:
+    def __init__(
+        self, first: bytes | None, stream: AsyncIterator[bytes], size: int, cut: Callable[[StoreError], None]
+    ) -> None:
         self._first = first
         self._stream = stream
+        self._size = size
+        self._sent = 0
+        self._cut = cut
 
     def __aiter__(self) -> _Begun:
         return self
 
     async def __anext__(self) -> bytes:
-        first, self._first = self._first, None
-        return await anext(self._stream) if first is None else first
+        piece, self._first = self._first, None
+        if piece is None:
+            try:
+                piece = await anext(self._stream)
+            except StopAsyncIteration:
+                if self._sent != self._size:
+                    self._broken(Unavailable(f"the store gave {self._sent} bytes of {self._size}"))
+                raise
+            except StoreError as error:
+                self._broken(error)
+        self._sent += len(piece)
+        return piece
+
+    def _broken(self, error: StoreError) -> NoReturn:
+        self._cut(error)
+        raise error
 
     async def aclose(self) -> None:
         await close_stream(self._stream)
-
-
-async def _begun(stream: AsyncIterator[bytes] | None) -> _Begun:
-    """`stream`, its first piece fetched: what goes wrong there can still be answered."""
-    assert stream is not None
-    return _Begun(await anext(stream, None), stream)
 
 
 def _key(request: Request) -> str:

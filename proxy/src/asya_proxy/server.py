@@ -77,6 +77,7 @@ class Server:
 
     async def _listen(self) -> None:
         env = self._settings.env
+        self._metrics.max_in_flight, self._metrics.max_buffered = env.max_in_flight, env.max_buffered
         budget, in_flight = Budget(env.max_buffered), InFlight(env.max_in_flight)
         for mount in self._settings.mounts:
             self._mounts.append(Mount(mount, self._deadlines, self._metrics, self._health, budget, in_flight))
@@ -119,7 +120,7 @@ class Server:
 
     async def _drain(self) -> None:
         seconds = self._settings.env.drain_timeout
-        self._health.draining = True
+        self._health.draining = self._metrics.draining = True
         for mount in self._mounts:
             mount.stop_accepting()
         drained = await asyncio.gather(*(mount.drain(seconds) for mount in self._mounts))

@@ -5,6 +5,7 @@ There is no controller here: the tests play the Deployment controller by writing
 
 import datetime
 import json
+import time
 
 import pytest
 
@@ -135,7 +136,7 @@ async def test_another_owners_deployment_is_refused(cluster):
                               "spec": {"containers": [{"name": "c", "image": "i"}]}}},
     }  # fmt: skip
     before = cluster.create("deployments", theirs)
-    async with running(cluster):
+    async with running(cluster) as operator:
         cluster.create("asyncactors", actor())
         row = await eventually(
             lambda: cluster.condition("Degraded").get("status") == "True" and cluster.condition("Degraded")
@@ -144,6 +145,13 @@ async def test_another_owners_deployment_is_refused(cluster):
         assert "a Deployment 'chat-agent' is there and belongs to nobody" in row["message"]
         assert cluster.get("deployments")["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
         assert ("Warning", "NameTaken") in [event[:2] for event in cluster.events()]
+        taken = ("asya_operator_degraded_actors", {"reason": "NameTaken"})
+        await operator.compare()
+        assert operator.metrics.registry.get_sample_value(*taken) == 1
+        cluster.delete("asyncactors")
+        await eventually(lambda: not cluster.get("asyncactors"))
+        await operator.compare()
+        assert operator.metrics.registry.get_sample_value(*taken) is None
 
 
 async def test_a_spec_the_model_refuses_is_reported(cluster):
@@ -381,9 +389,18 @@ async def test_health_and_metrics(cluster):
         text = operator.metrics.registry.get_sample_value("asya_operator_actors")
         assert text == 1
         assert operator.alive
+        sample = operator.metrics.registry.get_sample_value
+        assert sample("asya_operator_passes_total", {"result": "done"}) > 0
+        assert sample("asya_operator_passes_total", {"result": "failed"}) is not None
+        assert sample("asya_operator_pass_seconds_count") > 0
+        proven = sample("asya_operator_watch_proven_timestamp_seconds")
+        assert proven > time.time() - 60
         # A watch that went deaf: two lists show what it does not.
         operator.watchdog.seen((cluster.namespace, "chat-agent"), "stale")
         operator.watchdog.seen = lambda *_: None
         await operator.compare()
         await operator.compare()
+        late = sample("asya_operator_watch_proven_timestamp_seconds")
+        await operator.compare()
         assert not operator.alive
+        assert sample("asya_operator_watch_proven_timestamp_seconds") == late > proven

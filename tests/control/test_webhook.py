@@ -102,6 +102,10 @@ async def test_a_refusal_is_an_answer(webhook):
     status, text = await webhook.post(body)
     assert status == 200
     assert json.loads(text)["response"]["allowed"] is False
+    figures = (await webhook.health("/metrics"))[1]
+    assert 'reviews_total{result="refused"} 1.0' in figures
+    assert 'reviews_total{result="injected"} 0.0' in figures
+    assert "review_seconds_count 1.0" in figures
 
 
 @pytest.mark.parametrize(

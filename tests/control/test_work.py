@@ -33,6 +33,30 @@ async def test_a_key_is_queued_once(queue):
     assert len(queue) == 0
 
 
+async def test_how_long_the_queue_makes_wait(queue, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now[0])
+    assert (queue.oldest, queue.retrying) == (0, 0)
+    queue.add(A)
+    now[0] += 5
+    queue.add(B)
+    now[0] += 2
+    queue.add(A)
+    assert queue.oldest == 7
+    assert queue._ready.popleft() == A
+    queue._queued.pop(A)
+    assert queue.oldest == 2
+
+
+async def test_what_fails_is_retried_until_it_does_not(queue):
+    queue.add(A)
+    queue.failed(await take(queue))
+    assert queue.retrying == 1
+    queue.add(A)
+    queue.done(await take(queue))
+    assert queue.retrying == 0
+
+
 async def test_a_key_in_work_waits_for_its_worker(queue):
     queue.add(A)
     assert await take(queue) == A

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import signal
 import time
+from collections import Counter as Counted
 from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,6 +51,9 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        for result in ("done", "failed"):
+            # There from the start: the first step of a counter that appears with it is no increase to Prometheus.
+            self.passes.labels(result)
         self.seconds = Histogram(
             "asya_operator_pass_seconds",
             "Time of one pass over one actor, in seconds.",
@@ -57,6 +61,12 @@ class Metrics:
             registry=self.registry,
         )
         self.actors = Gauge("asya_operator_actors", "Actors at the last list.", registry=self.registry)
+        self.degraded = Gauge(
+            "asya_operator_degraded_actors",
+            "Actors that are Degraded at the last list, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
         self.certificate_expiry = Gauge(
             "asya_operator_certificate_expiry_timestamp_seconds",
             "When the webhook's certificate expires, as Unix time; 0 where the operator does not issue it.",
@@ -66,8 +76,26 @@ class Metrics:
             "asya_operator_watch_alive", "1 while the watch shows what lists show.", registry=self.registry
         )
         self.watch_alive.set(1)
+        self.watch_proven = Gauge(
+            "asya_operator_watch_proven_timestamp_seconds",
+            "When a list last showed that the watch is alive, as Unix time; the start of the process before that.",
+            registry=self.registry,
+        )
+        self.watch_proven.set_to_current_time()
         depth = Gauge("asya_operator_queue_length", "Actors that wait for a pass.", registry=self.registry)
         depth.set_function(lambda: len(queue))
+        oldest = Gauge(
+            "asya_operator_queue_oldest_seconds",
+            "How long the actor has waited that waits longest for a pass.",
+            registry=self.registry,
+        )
+        oldest.set_function(lambda: queue.oldest)
+        retrying = Gauge(
+            "asya_operator_retrying_actors",
+            "Actors whose last pass failed; each is tried again.",
+            registry=self.registry,
+        )
+        retrying.set_function(lambda: queue.retrying)
 
 
 @dataclass
@@ -212,11 +240,16 @@ class Operator:
     async def compare(self) -> None:
         """One list against the watch."""
         versions = {}
+        degraded: Counted[str] = Counted()
         for namespace in self.namespaces:
             for body in await self.kube.list("AsyncActor", namespace):
                 metadata = body["metadata"]
                 versions[(metadata["namespace"], metadata["name"])] = metadata["resourceVersion"]
+                degraded.update(_degraded(body))
         self.metrics.actors.set(len(versions))
+        self.metrics.degraded.clear()
+        for reason, count in degraded.items():
+            self.metrics.degraded.labels(reason).set(count)
         behind, dead = self.watchdog.listed(versions)
         for key in behind:
             self.queue.add(key)
@@ -224,6 +257,8 @@ class Operator:
             log.error("the watch is dead: lists show what it does not", extra={"actors": len(behind)})
         self.alive = not dead
         self.metrics.watch_alive.set(0 if dead else 1)
+        if not dead:
+            self.metrics.watch_proven.set_to_current_time()
 
     def health_app(self) -> web.Application:
         """`/healthz` fails when the watch is dead, `/readyz` until it has begun, `/metrics`."""
@@ -278,6 +313,12 @@ class Operator:
         if self.settings.certificates is not None:
             yield rotate(self.kube, self.settings.certificates, self.metrics.certificate_expiry)
         yield self.watch(stop)
+
+
+def _degraded(body: Object) -> list[str]:
+    """The reason of an actor's Degraded condition, where that is true."""
+    rows = body.get("status", {}).get("conditions", [])
+    return [row["reason"] for row in rows if (row["type"], row["status"]) == ("Degraded", "True")]
 
 
 def kopf_settings() -> kopf.OperatorSettings:

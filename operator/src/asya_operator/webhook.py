@@ -39,6 +39,9 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        for result in ("injected", "unchanged", "refused", "malformed", "failed"):
+            # There from the start: the first step of a counter that appears with it is no increase to Prometheus.
+            self.reviews.labels(result)
         self.seconds = Histogram(
             "asya_operator_webhook_review_seconds",
             "Time to answer one admission review, in seconds.",
@@ -56,6 +59,8 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        for result in ("loaded", "refused"):
+            self.reloads.labels(result)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ class WorkQueue:
 
     def __init__(self) -> None:
         self._ready: deque[Key] = deque()
-        self._queued: set[Key] = set()
+        # Since when, by the loop's clock.
+        self._queued: dict[Key, float] = {}
         self._busy: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
@@ -24,6 +25,17 @@ class WorkQueue:
 
     def __len__(self) -> int:
         return len(self._queued)
+
+    @property
+    def oldest(self) -> float:
+        """Seconds that the key waits that has waited longest; 0 where none does."""
+        since = min(self._queued.values(), default=None)
+        return 0.0 if since is None else max(0.0, asyncio.get_running_loop().time() - since)
+
+    @property
+    def retrying(self) -> int:
+        """Keys whose last pass failed."""
+        return len(self._failures)
 
     def add(self, key: Key, delay: float = 0.0) -> None:
         """Work on `key` in `delay` seconds; an earlier appointment stays, a later one is replaced."""
@@ -38,7 +50,7 @@ class WorkQueue:
             return
         self._cancel(key)
         if key not in self._queued:
-            self._queued.add(key)
+            self._queued[key] = loop.time()
             if key not in self._busy:
                 self._ready.append(key)
                 self._wake.set()
@@ -60,7 +72,7 @@ class WorkQueue:
         if self._closed:
             return None
         key = self._ready.popleft()
-        self._queued.discard(key)
+        self._queued.pop(key, None)
         self._busy.add(key)
         return key
 

@@ -24,7 +24,7 @@ from asya_cli.__main__ import main as asya
 from asya_contract import wire
 from asya_contract.env import ProxyEnv, RuntimeEnv, ShimEnv, Var, variables
 from asya_operator import __main__ as operator_command
-from asya_operator import conditions, reconcile, refusals
+from asya_operator import conditions, deletion, reconcile, refusals, reports
 from asya_operator.operate import Metrics as OperatorMetrics
 from asya_operator.webhook import Metrics as WebhookMetrics
 from asya_operator.work import WorkQueue
@@ -32,6 +32,7 @@ from asya_proxy import __main__ as proxy_command
 from asya_proxy.metrics import Metrics as ProxyMetrics
 from asya_proxy.routes import Routes
 from asya_runtime import admission, service
+from asya_runtime.metrics import METRICS as RUNTIME_METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -185,6 +186,7 @@ def metrics() -> dict[str, list[Metric]]:
         ],
         "operator": _registered(OperatorMetrics(WorkQueue()).registry),
         "webhook": _registered(WebhookMetrics().registry),
+        "runtime": [Metric(m.name, m.kind, m.labels, m.meaning) for m in RUNTIME_METRICS],
     }
 
 
@@ -223,7 +225,12 @@ def runtime_errors() -> list[str]:
         for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text())):
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-                arguments = {"_error": node.args[1:2], "error_body": node.args[:1], "Unavailable": node.args[:1]}
+                arguments = {
+                    "_error": node.args[1:2],
+                    "_failed": node.args[1:2],
+                    "error_body": node.args[:1],
+                    "Unavailable": node.args[:1],
+                }
                 found |= {text for argument in arguments.get(name, ()) for text in _texts(argument)}
     # `Unavailable(self.state, ...)`
     return sorted(found | {"draining"})
@@ -361,7 +368,7 @@ def _plain(value: Any) -> str:
 def reasons() -> dict[str, set[str]]:
     """Every reason that a condition or an Event of an actor can carry: `condition`, `event` or both."""
     found: dict[str, set[str]] = {}
-    for module in (conditions, reconcile):
+    for module in (conditions, deletion, reconcile, reports):
         for reason, where in _reasons_in(ast.parse(Path(str(module.__file__)).read_text())):
             found.setdefault(reason, set()).add(where)
     tables = {reason for _, reason in conditions._LAST_WORDS} | set(conditions._NEXT)
@@ -377,7 +384,7 @@ _CALLS = {
     "Fault": (0, "condition"),
     "explain": (1, "condition"),
     "_release": (2, "event"),
-    "_event": (2, "event"),
+    "event": (2, "event"),
 }
 
 

@@ -86,12 +86,13 @@ PORTS = {
     "proxy": ("State proxy", "`/metrics` on `stateProxy.httpPort` (9464) of each pod."),
     "operator": ("Operator", "`/metrics` on port 8080 of the operator."),
     "webhook": ("Webhook", "`/metrics` on port 8080 of each replica."),
+    "runtime": ("Runtime", "`/metrics` on `port` of each pod, with state or without."),
 }
 
 RUNTIME = {
     "msg_parsing_error": ("400", "the body is no message; `details` says which field"),
     "bad_request": ("4xx, 5xx", "not HTTP as the runtime speaks it, or a body above `ASYA_MAX_REQUEST_SIZE`"),
-    "not_found": ("404", "another path than `/`, `/invoke`, `/healthz`, `/readyz`"),
+    "not_found": ("404", "another path than `/`, `/invoke`, `/healthz`, `/readyz`, `/metrics`"),
     "method_not_allowed": ("405", "another method; `Allow` names those there are"),
     "processing_error": ("500", "the handler raised; `details` has message, type, mro and traceback"),
     "starting": ("503", "the handler is not imported yet; `Retry-After`"),
@@ -104,7 +105,7 @@ REFERENCE = {
     "reference/resource.md": "AsyncActor\n\nEvery field of the resource.",
     "reference/environment.md": "Environment\n\nEvery variable of proxy, runtime and shim.",
     "reference/wire.md": "Wire protocol\n\nHTTP on the Unix socket between shim and proxy.",
-    "reference/metrics.md": "Metrics\n\nEvery metric of proxy, operator and webhook.",
+    "reference/metrics.md": "Metrics\n\nEvery metric of proxy, operator, webhook and runtime.",
     "reference/errors.md": "Errors\n\nEvery error of the handler, the runtime and the processes.",
     "reference/logs.md": "Log lines\n\nEvery key of a log line.",
     "reference/commands.md": "Commands\n\nEvery command and option.",

@@ -101,7 +101,7 @@ def metric_names() -> set[str]:
 def test_pages_name_metrics_that_exist() -> None:
     known = metric_names()
     for page, text in pages().items():
-        named = set(re.findall(r"\basya_(?:proxy|operator)_[a-z_]+\b", text))
+        named = set(re.findall(r"\basya_(?:proxy|operator|runtime)_[a-z_]+\b", text))
         assert named - known == set(), page
 
 

@@ -247,6 +247,8 @@ class FakeTurn(Stateless):
 class Local(Caller):
     """Server and workers in this process, the workers beside the main thread."""
 
+    conflict = FakeConflict
+
     def __init__(self, handler: Handler, **settings: Any) -> None:
         self.turn = type("Turn", (FakeTurn,), {"made": [], "fail": []})
         env = RuntimeEnv(handler="a.b", http_host="127.0.0.1", http_port=0, **settings)

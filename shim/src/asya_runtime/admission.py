@@ -7,6 +7,8 @@ import asyncio
 from typing import Optional, Set
 
 from asya_runtime.jobs import Event, Job
+from asya_runtime.metrics import Figures
+from asya_runtime.turns import unstored
 from asya_runtime.workers import Workers
 
 QUEUE = 16
@@ -25,6 +27,8 @@ class Admission:
     """Counts what runs and what waits."""
 
     def __init__(self, concurrency: int) -> None:
+        self.figures = Figures()
+        self._concurrency = concurrency
         self._limit = concurrency * (QUEUE + 1)
         self._workers: Optional[Workers] = None
         self._jobs: Set[Job] = set()
@@ -97,7 +101,21 @@ class Admission:
     def unfinished(self) -> int:
         return len(self._jobs)
 
+    def metrics(self) -> bytes:
+        """Everything that there is to count."""
+        running = sum(job.claimed for job in self._jobs)
+        plain = {
+            "running": running,
+            "waiting": len(self._jobs) - running,
+            "concurrency": self._concurrency,
+            "ready": int(self.ready),
+            "draining": int(self._draining),
+        }
+        return self.figures.text(plain, unstored())
+
     def _ended(self, job: Job) -> None:
         self._jobs.discard(job)
+        self.figures.conflicts += job.conflicts
+        self.figures.reruns += job.reruns
         if not self._jobs:
             self.idle.set()

@@ -135,6 +135,7 @@ class Execution:
     def _failed(self, job: Job, turn: Turn, error: BaseException, attempt: int) -> Tuple[Outcome, bool]:
         """Discard the turn; `(how it ended, whether to run it anew)`."""
         conflict = self._turns.is_conflict(error)
+        job.conflicts += conflict
         stored = turn.stored
         try:
             turn.discard()
@@ -148,6 +149,7 @@ class Execution:
                 attempts=attempt + 1,
                 cause=str(error),
             )
+            job.reruns += 1
             return Outcome(), True
         if job.expired:
             log("info", "the code of a timed-out turn has ended", id=job.message.id, type=type(error).__name__)

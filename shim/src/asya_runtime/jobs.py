@@ -41,6 +41,8 @@ class Job:
         self.abandoned = False
         """Nobody waits for the answer any more."""
         self.sent = False
+        self.conflicts = 0
+        self.reruns = 0
         self.on_end: Callable[[], None] = lambda: None
         """Called on the server's loop when the turn's code has ended, whoever still waits."""
         self._body = body
@@ -51,6 +53,11 @@ class Job:
         self._turn: Optional[Turn] = None
         self._interrupt: Optional[Callable[[], None]] = None
         self._expired = False
+
+    @property
+    def claimed(self) -> bool:
+        """Whether it has begun, or was refused."""
+        return self._claimed
 
     # The turn's side.
 

@@ -1,4 +1,4 @@
-"""What the runtime answers: `POST /invoke`, `POST /`, `GET /healthz`, `GET /readyz`.
+"""What the runtime answers: `POST /invoke`, `POST /`, `GET /healthz`, `GET /readyz`, `GET /metrics`.
 
 A generator answers `text/event-stream`: `downstream` carries a frame, `upstream` what the generator
 sends back to whoever asked (it yields `("FLY", value)`), then comes `error` or `done`.
@@ -12,6 +12,7 @@ from asya_runtime.admission import Admission, Unavailable
 from asya_runtime.jobs import Event, Job
 from asya_runtime.logs import log
 from asya_runtime.messages import BadMessage, describe, error_body, parse, raised
+from asya_runtime.metrics import CONTENT_TYPE
 
 _JSON = [("Content-Type", "application/json")]
 _STREAM = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")]
@@ -22,21 +23,39 @@ START_PATIENCE = 4.0
 """Seconds that a probe waits for the handler to be loaded, which spares a period of it; kubelet waits five."""
 _KEEP, _CLOSE, _LINGER = "keep", "close", "linger"
 _FIRST = asyncio.FIRST_COMPLETED
-_PATHS = {"/invoke": ("POST",), "/": ("POST",), "/healthz": ("GET", "HEAD"), "/readyz": ("GET", "HEAD")}
+_MESSAGES = ("/invoke", "/")
+_PATHS = {
+    **dict.fromkeys(_MESSAGES, ("POST",)),
+    **dict.fromkeys(("/healthz", "/readyz", "/metrics"), ("GET", "HEAD")),
+}
+_LEFT = "client_left"
 
 
 class Answer(Exception):
-    """An answer that is there at once: status, body and further header fields."""
+    """An answer that is there at once: status, body, further header fields, and the error's code, if it is one."""
 
-    def __init__(self, status: int, body: bytes = b"", fields: Optional[List[Tuple[str, str]]] = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        body: bytes = b"",
+        fields: Optional[List[Tuple[str, str]]] = None,
+        code: str = "ok",
+        kind: List[Tuple[str, str]] = _JSON,
+    ) -> None:
         super().__init__(status)
         self.status = status
         self.body = body
         self.fields = fields or []
+        self.code = code
+        self.kind = kind
 
 
 def _error(status: int, code: str, message: str, fields: Optional[List[Tuple[str, str]]] = None) -> Answer:
-    return Answer(status, error_body(code, {"message": message}), fields)
+    return Answer(status, error_body(code, {"message": message}), fields, code)
+
+
+def _failed(status: int, code: str, details: Dict[str, Any]) -> Answer:
+    return Answer(status, error_body(code, details), code=code)
 
 
 class Service:
@@ -46,6 +65,7 @@ class Service:
         self._admission = admission
         self._turn_timeout = turn_timeout
         self._max_body = max_body
+        self._figures = admission.figures
         self.busy = 0
         """Requests that have not been answered yet."""
 
@@ -72,6 +92,7 @@ class Service:
 
     async def _refuse(self, writer: asyncio.StreamWriter, refusal: http1.Refused) -> None:
         log("warning", "request refused", status=refusal.status, error="bad_request", cause=str(refusal))
+        self._figures.answered("bad_request", 0.0)
         try:
             await self._answer(writer, _error(refusal.status, "bad_request", str(refusal)), False)
         except http1.Gone as gone:
@@ -80,6 +101,7 @@ class Service:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: http1.Head) -> str:
         """Answer one request; what becomes of the connection then."""
         early = head.length is None or head.length > _SMALL
+        began = asyncio.get_running_loop().time()
         try:
             if early:
                 self._route(head)
@@ -90,11 +112,21 @@ class Service:
                 await self._admission.started(START_PATIENCE)
             self._route(head)
             self._check()
-            return await self._turn(reader, writer, head, body)
+            outcome = await self._turn(reader, writer, head, body)
+            self._count(head, outcome, began)
+            return _CLOSE
+        except http1.Gone:
+            self._count(head, _LEFT, began)
+            raise
         except Answer as answer:
+            self._count(head, answer.code, began)
             keep = head.keep_alive and not early and self._admission.open_for_more
             await self._answer(writer, answer, keep, head.method == "HEAD")
             return _LINGER if early else (_KEEP if keep else _CLOSE)
+
+    def _count(self, head: http1.Head, outcome: str, began: float) -> None:
+        if head.path in _MESSAGES and outcome in self._figures.outcomes:
+            self._figures.answered(outcome, asyncio.get_running_loop().time() - began)
 
     def _route(self, head: http1.Head) -> None:
         """Return where a turn is asked for; raises the Answer to everything else."""
@@ -107,6 +139,8 @@ class Service:
             raise _error(405, "method_not_allowed", text, [("Allow", allowed)])
         if head.path == "/healthz":
             raise Answer(200, b'{"status": "alive"}')
+        if head.path == "/metrics":
+            raise Answer(200, self._admission.metrics(), kind=[("Content-Type", CONTENT_TYPE)])
         if head.path == "/readyz":
             if not self._admission.ready:
                 raise _error(503, self._admission.state, f"the runtime is {self._admission.state}", _RETRY_AFTER)
@@ -125,13 +159,13 @@ class Service:
     async def _turn(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: http1.Head, body: bytes
     ) -> str:
-        """Run one turn and answer with what it gives. Raises Answer, Gone."""
+        """Run one turn and answer with what it gives; how a stream ended. Raises Answer, Gone."""
         loop = asyncio.get_running_loop()
         try:
             message = parse(body, bare=head.path == "/")
         except BadMessage as error:
             log("warning", "message refused", status=400, error="msg_parsing_error", cause=str(error))
-            raise Answer(400, error_body("msg_parsing_error", describe(error))) from None
+            raise _failed(400, "msg_parsing_error", describe(error)) from None
         job = Job(body, message, loop)
         self._admission.admit(job)
         first = await self._wait(job, self._turn_timeout)
@@ -144,17 +178,15 @@ class Service:
         deadline = loop.time() + self._turn_timeout
         event = await self._wait(job, self._turn_timeout)
         if event is not None and event.name != "ended":
-            await self._stream(reader, writer, job, event, deadline)
-            return _CLOSE
+            return await self._stream(reader, writer, job, event, deadline)
         if event is None:
-            raise Answer(504, error_body("timeout", self._expire(job)))
+            raise _failed(504, "timeout", self._expire(job))
         outcome = job.outcome
         assert outcome is not None
         if outcome.failure is not None:
-            raise Answer(500, error_body("processing_error", outcome.failure))
+            raise _failed(500, "processing_error", outcome.failure)
         if outcome.streamed:
-            await self._stream(reader, writer, job, event, deadline)
-            return _CLOSE
+            return await self._stream(reader, writer, job, event, deadline)
         raise Answer(204) if outcome.body is None else Answer(200, outcome.body)
 
     async def _wait(self, job: Job, patience: float) -> Optional[Event]:
@@ -182,8 +214,8 @@ class Service:
         job: Job,
         event: Event,
         deadline: float,
-    ) -> None:
-        """Answer with a generator's frames as they come. Raises Gone where the client left."""
+    ) -> str:
+        """Answer with a generator's frames as they come; `ok` or an error's code. Raises Gone where the client left."""
         loop = asyncio.get_running_loop()
         # A client that waits for events has nothing to say: its end is that of the connection.
         left = loop.create_task(_until_end(reader))
@@ -203,10 +235,11 @@ class Service:
                 else:
                     details = self._expire(job)
                     await http1.send(writer, _sse("error", error_body("timeout", details)))
-                    return
+                    return "timeout"
             failure = job.outcome.failure if job.outcome is not None else None
             last = _sse("done", b"{}") if failure is None else _sse("error", error_body("processing_error", failure))
             await http1.send(writer, last)
+            return "ok" if failure is None else "processing_error"
         except http1.Gone:
             if job.outcome is None and loop.time() >= deadline:
                 self._expire(job)
@@ -222,7 +255,7 @@ class Service:
     async def _answer(self, writer: asyncio.StreamWriter, answer: Answer, keep: bool, bodyless: bool = False) -> None:
         fields = list(answer.fields)
         if answer.status != 204:
-            fields += [*_JSON, ("Content-Length", str(len(answer.body)))]
+            fields += [*answer.kind, ("Content-Length", str(len(answer.body)))]
         await http1.send(writer, http1.head(answer.status, fields, keep) + (b"" if bodyless else answer.body))
 
 

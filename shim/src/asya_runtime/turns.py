@@ -3,8 +3,9 @@
 Nothing else in the runtime knows the shim. An actor without state never imports it.
 """
 
+import sys
 from types import TracebackType
-from typing import Callable, Optional, Protocol, Type
+from typing import Callable, Dict, Optional, Protocol, Type
 
 
 class Turn(Protocol):
@@ -68,6 +69,12 @@ class Turns:
     def is_conflict(self, error: BaseException) -> bool:
         """Whether `error` says that somebody else wrote a file first."""
         return self._conflict is not None and isinstance(error, self._conflict)
+
+
+def unstored() -> Dict[str, int]:
+    """How many changes the shim could not store, by cause; empty where it is not there."""
+    endings = sys.modules.get("asya_shim.endings")
+    return {} if endings is None else dict(endings.failures)
 
 
 def of_the_shim(process_wide: bool) -> Turns:

@@ -9,7 +9,7 @@ from aiohttp.http import HttpRequestParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asya_proxy.heads import parse_whole
+from asya_proxy.heads import Head, Heads
 
 NAMES = st.sampled_from(
     ["Host", "host", "Content-Length", "If-Match", "Range", "Idempotency-Key", "X-Other", "Expect", "Bad Name", ""]
@@ -36,16 +36,17 @@ REQUESTS = st.builds(
 @given(data=REQUESTS)
 @settings(deadline=None, max_examples=500)
 def test_it_accepts_nothing_that_the_parser_reads_otherwise(data: bytes) -> None:
-    whole = parse_whole(data)
+    whole = Heads().parse_whole(data)
     if whole is None:
         return
-    method, target, headers, body = whole
+    ours, write_id, body = whole
+    headers = {**ours.headers} if write_id is None else {**ours.headers, "Idempotency-Key": write_id}
 
     async def parse() -> None:
         loop = asyncio.get_running_loop()
         parser = HttpRequestParser(BaseProtocol(loop), loop, 65536, auto_decompress=False)
         ((head, payload),), upgraded, tail = parser.feed_data(data)
-        assert (head.method, head.path, dict(head.headers)) == (method, target, headers)
+        assert (head.method, head.path, dict(head.headers)) == (ours.method, ours.target, headers)
         assert (upgraded, tail, head.should_close) == (False, b"", False)
         assert payload.is_eof()
         assert payload.read_nowait(-1) == body
@@ -55,20 +56,29 @@ def test_it_accepts_nothing_that_the_parser_reads_otherwise(data: bytes) -> None
 
 def test_it_accepts_the_usual() -> None:
     head = b"PUT /keys/f HTTP/1.1\r\nHost: asya\r\nX-Asya-Protocol: 1\r\nIf-None-Match: *\r\nContent-Length: 3\r\n\r\n"
-    whole = parse_whole(head + b"abc")
+    heads = Heads()
+    whole = heads.parse_whole(head + b"abc")
     assert whole is not None
-    assert (whole[0], whole[1], whole[3]) == ("PUT", "/keys/f", b"abc")
-    assert parse_whole(head + b"ab") is None
-    assert parse_whole(head + b"abcd") is None
+    parsed, write_id, body = whole
+    assert (parsed.method, parsed.target, write_id, body) == ("PUT", "/keys/f", None, b"abc")
+    assert heads.parse_whole(head + b"ab") is None
+    assert heads.parse_whole(head + b"abcd") is None
 
 
 def test_what_is_kept_of_one_request_is_not_the_next_ones() -> None:
     head = b"PUT /keys/f HTTP/1.1\r\nHost: asya\r\nIdempotency-Key: %s\r\nContent-Length: 3\r\n\r\n"
+    heads = Heads()
+    first: Head | None = None
     for write_id, body in ((b"a" * 16, b"abc"), (b"b" * 16, b"def")):
-        whole = parse_whole(head % write_id + body)
+        whole = heads.parse_whole(head % write_id + body)
         assert whole is not None
-        assert (whole[2]["Idempotency-Key"], whole[3]) == (write_id.decode(), body)
-    without = parse_whole(head.replace(b"Idempotency-Key: %s\r\n", b"") + b"ghi")
+        assert whole[1:] == (write_id.decode(), body)
+        assert first in (None, whole[0])
+        first = whole[0]
+    without = heads.parse_whole(head.replace(b"Idempotency-Key: %s\r\n", b"") + b"ghi")
     assert without is not None
-    assert "Idempotency-Key" not in without[2]
-    assert parse_whole(head.replace(b"%s", b"a\r\nIdempotency-Key: b") + b"abc") is None
+    assert without[1:] == (None, b"ghi")
+    assert heads.parse_whole(head.replace(b"%s", b"a\r\nIdempotency-Key: b") + b"abc") is None
+    other = heads.parse_whole(head.replace(b"/f ", b"/g ") % b"c" + b"abc")
+    assert other is not None
+    assert other[0].target == "/keys/g"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 
 from aiohttp import StreamReader
@@ -19,9 +19,10 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
+from asya_contract.wire import H_WRITE_ID
 from asya_proxy.deadlines import Deadlines, Guard
 from asya_proxy.errors import BadRequest, NameTooLong, StoreError
-from asya_proxy.heads import MAX_HEAD, parse_whole
+from asya_proxy.heads import MAX_HEAD, Head, Heads
 
 log = logging.getLogger("asya_proxy.connection")
 
@@ -42,33 +43,28 @@ class BodyCut(BadRequest):
 
 
 class Request:
-    """One request. `target` is the raw request target, ASCII or refused by the handler.
+    """One request: its head, its write id where it has one, and its body, either here or still to come."""
 
-    The body is either here, `data`, or still to come.
-    """
-
-    __slots__ = ("_connection", "_data", "_expects", "headers", "keep", "method", "payload", "target")
+    __slots__ = ("_connection", "_data", "_expects", "head", "headers", "keep", "payload", "write_id")
 
     def __init__(
         self,
-        method: str,
-        target: str,
-        headers: Mapping[str, str],
+        head: Head,
+        write_id: str | None,
         connection: Connection,
-        *,
         data: bytes = b"",
         payload: StreamReader | None = None,
         keep: bool = True,
     ) -> None:
-        self.method = method
-        self.target = target
-        self.headers = headers
+        self.head = head
+        self.headers = head.headers
+        self.write_id = write_id
         self.payload = payload
         self.keep = keep
         """Whether the connection lives on after the answer."""
         self._data = data
         self._connection = connection
-        self._expects = payload is not None and "Expect" in headers
+        self._expects = payload is not None and "Expect" in head.headers
 
     @property
     def complete(self) -> bool:
@@ -135,6 +131,7 @@ class Listener:
         self.deadlines = deadlines
         self.client_timeout = client_timeout
         """Seconds a client may take over the next byte of a body or of an answer."""
+        self.heads = Heads()
         self.connections: set[Connection] = set()
         self.draining = False
         self.loop = asyncio.get_running_loop()
@@ -226,10 +223,10 @@ class Connection(BaseProtocol):
         if self._refusal is not None or self._ended:
             return
         if not self._general:
-            whole = parse_whole(data)
+            whole = self._listener.heads.parse_whole(data)
             if whole is not None and len(self._queue) < PIPELINE:
-                method, target, headers, body = whole
-                self._queue.append(Request(method, target, headers, self, data=body))
+                head, write_id, body = whole
+                self._queue.append(Request(head, write_id, self, body))
                 waiter = self._waiter
                 if waiter is not None and not waiter.done():
                     waiter.set_result(None)
@@ -263,10 +260,10 @@ class Connection(BaseProtocol):
             return
         if upgraded:
             self._refusal = BadRequest("this server does not change protocols")
-        for head, payload in messages:
-            self._queue.append(
-                Request(head.method, head.path, head.headers, self, payload=payload, keep=not head.should_close)
-            )
+        for message, payload in messages:
+            head = Head(message.method, message.path, message.headers)
+            write_id = message.headers.get(H_WRITE_ID)
+            self._queue.append(Request(head, write_id, self, payload=payload, keep=not message.should_close))
         if len(self._queue) >= PIPELINE and not self._buffer_paused:
             self._pause_reading_for_buffer()
         if messages or upgraded:
@@ -323,9 +320,9 @@ class Connection(BaseProtocol):
                 answer = await listener.handler(request)
                 payload = request.payload
                 keep = request.keep and not (answer.close or listener.draining)
-                self._write(answer, request.method, keep)
+                self._write(answer, request.head.method, keep)
                 if self._paused or answer.stream is not None:
-                    await self._write_rest(answer, request.method)
+                    await self._write_rest(answer, request.head.method)
                 if payload is not None and not payload.is_eof():
                     keep = await self._drop(payload) and keep
                 self._current = None

@@ -109,8 +109,8 @@ class Health:
 
     async def serve(self, request: Request) -> Answer:
         """The handler of the port of its own."""
-        path = request.target.partition("?")[0]
-        if request.method not in ("GET", "HEAD") or path not in (HEALTHZ, READYZ, METRICS):
+        path = request.head.target.partition("?")[0]
+        if request.head.method not in ("GET", "HEAD") or path not in (HEALTHZ, READYZ, METRICS):
             return Answer(404, _TEXT, b"known are /healthz, /readyz, /metrics\n")
         return await self(path)
 

@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from asya_contract.wire import (
     H_BACKEND,
@@ -20,7 +20,6 @@ from asya_contract.wire import (
     H_MTIME,
     H_PROTOCOL,
     H_SOURCE_IF_MATCH,
-    H_WRITE_ID,
     HEALTHZ,
     KEYS,
     META,
@@ -43,6 +42,7 @@ from asya_proxy.errors import (
     Unavailable,
     UnknownOutcome,
 )
+from asya_proxy.heads import Head
 from asya_proxy.metrics import MountMetrics
 from asya_proxy.service import MAX_PAGE, Listing, Service
 from asya_proxy.settings import MountSettings
@@ -74,6 +74,14 @@ _CHANGES = frozenset({"PUT", "PATCH", "DELETE", "POST"})
 
 Health = Callable[[str], Awaitable[Answer]]
 Route = Callable[[Request, Target], Awaitable[Answer]]
+
+
+class Plan(NamedTuple):
+    """What becomes of a request: the operation's name, from a closed set, its route, and the route's argument."""
+
+    op: str
+    route: Route
+    target: Target
 
 
 class InFlight:
@@ -142,11 +150,8 @@ class Routes:
         try:
             if in_flight.count > in_flight.limit:
                 raise Busy(f"more than {in_flight.limit} requests at once (STATE_MAX_IN_FLIGHT)")
-            target = parse_target(request.target)
-            route = self._routes[target.place].get(request.method)
-            if route is None or request.headers.get(H_PROTOCOL) != PROTOCOL:
-                route = self._unusual(request, target)
-            op, handler = route
+            plan = request.head.plan
+            op, handler, target = plan if type(plan) is Plan else self._plan(request.head)
             answer = await handler(request, target)
         except StoreError as error:
             outcome = error.code
@@ -168,18 +173,20 @@ class Routes:
 
     # Routing.
 
-    def _unusual(self, request: Request, target: Target) -> tuple[str, Route]:
-        """The operation's name, from a closed set, and its handler. Raises BadRequest where there is none."""
+    def _plan(self, head: Head) -> Plan:
+        """What a head asks for, remembered in it. Raises BadRequest, NameTooLong."""
+        target = parse_target(head.target)
         routes = self._routes[target.place]
-        route = routes.get(request.method)
+        route = routes.get(head.method)
         if route is None:
-            raise BadRequest(f"method {request.method} means nothing here; known are {', '.join(routes)}")
-        if request.headers.get(H_PROTOCOL, PROTOCOL) != PROTOCOL:
+            raise BadRequest(f"method {head.method} means nothing here; known are {', '.join(routes)}")
+        if head.headers.get(H_PROTOCOL, PROTOCOL) != PROTOCOL:
             raise BadRequest(
-                f"the client speaks protocol {request.headers[H_PROTOCOL]}, this proxy {PROTOCOL}: "
+                f"the client speaks protocol {head.headers[H_PROTOCOL]}, this proxy {PROTOCOL}: "
                 "let runtime and proxy images come from the same release"
             )
-        return route
+        plan = head.plan = Plan(*route, target)
+        return plan
 
     @property
     def _files(self) -> Service:
@@ -357,7 +364,7 @@ class Routes:
             when = ANY
         else:
             when = ABSENT if if_none_match == "*" and if_match is None else parse_precondition(if_match, if_none_match)
-        write_id = headers.get(H_WRITE_ID)
+        write_id = request.write_id
         return Wish.unnamed(when) if write_id is None else Wish(check_write_id(write_id), when)
 
     def _etag(self, stat: Stat) -> str:
@@ -382,7 +389,7 @@ class Routes:
         self._figures.defects += 1
         context = self._context(op, key, time.monotonic() - began, "internal", repr(error))
         log.error("request broke", exc_info=error, extra=context)
-        kind = UnknownOutcome if request.method in _CHANGES else Unavailable
+        kind = UnknownOutcome if request.head.method in _CHANGES else Unavailable
         return self._error(kind(f"a defect of the proxy: {type(error).__name__}"), f"{self._place}: {key!r}")
 
     def _tell(self, op: str, key: str, seconds: float, error: StoreError, message: str = "request failed") -> None:
@@ -448,7 +455,7 @@ class _Begun:
 
 def _key(request: Request) -> str:
     """The key as it stands in the target, for messages; bounded."""
-    path = request.target.partition("?")[0]
+    path = request.head.target.partition("?")[0]
     for root in (KEYS, META):
         if path.startswith(root):
             return path[len(root) : len(root) + 900]

@@ -59,7 +59,6 @@ class Target:
     path: str
 
 
-@lru_cache(maxsize=4096)
 def parse_target(raw: str) -> Target:
     """Raises BadRequest, NameTooLong."""
     path, _, query = raw.partition("?")

@@ -368,7 +368,7 @@ def _plain(value: Any) -> str:
 def reasons() -> dict[str, set[str]]:
     """Every reason that a condition or an Event of an actor can carry: `condition`, `event` or both."""
     found: dict[str, set[str]] = {}
-    for module in (conditions, deletion, reconcile, reports):
+    for module in (conditions, deletion, reconcile, refusals, reports):
         for reason, where in _reasons_in(ast.parse(Path(str(module.__file__)).read_text())):
             found.setdefault(reason, set()).add(where)
     tables = {reason for _, reason in conditions._LAST_WORDS} | set(conditions._NEXT)

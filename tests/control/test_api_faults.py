@@ -68,7 +68,7 @@ async def test_a_server_that_asks_for_time_gets_it(cluster, front, caplog):
         cluster.create("asyncactors", actor())
         await eventually(lambda: [r for r in caplog.records if r.message == "pass failed"])
         (record, *_) = [r for r in caplog.records if r.message == "pass failed"]
-        assert (record.error, record.again_in) == ("by the front", 7.0)
+        assert (record.cause, record.seconds) == ("by the front", 7.0)
         front.rule = lambda _: None
         operator.queue.add((cluster.namespace, "chat-agent"))
         await eventually(lambda: cluster.get("services"))

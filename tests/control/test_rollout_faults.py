@@ -1,9 +1,12 @@
 """Actors of tenants that a pass cannot apply, while a new proxy image spreads: they hold nobody else back."""
 
+import datetime
+
 import pytest
 
 from asya_operator.kube import KubeError
 from asya_operator.reconcile import Reconciler
+from asya_operator.rollout import TRIAL_SECONDS, Trial
 from support.actors import actor
 from support.pods import NEW_IMAGE, OLD_IMAGE
 from support.running_operator import SETTINGS
@@ -56,3 +59,119 @@ async def test_an_actor_that_is_refused_does_not_hold_the_rollout(theirs):
     await passes.reconcile("ours", "ours")
     pod = server.deployments["ours"]["spec"]["template"]["spec"]
     assert pod["initContainers"][0]["image"] == NEW_IMAGE
+
+
+class Clock:
+    now = datetime.datetime(2026, 1, 2, 12, tzinfo=datetime.UTC)
+
+    def __call__(self):
+        return self.now
+
+    def pass_by(self, seconds):
+        self.now += datetime.timedelta(seconds=seconds)
+
+
+class OurServer(Server):
+    """The actor `ours` alone, with the status that its passes wrote; `available` pods of its Deployment work."""
+
+    def __init__(self):
+        super().__init__(None)
+        self.status, self.generation, self.available = {}, 1, 1
+
+    async def get(self, kind, namespace, name):
+        if kind == "AsyncActor":
+            body = await super().get(kind, namespace, name)
+            body["metadata"]["generation"] = self.generation
+            return {**body, "status": self.status}
+        return await super().get(kind, namespace, name)
+
+    async def list(self, kind, namespace, labels="", fields=""):
+        return [self.deployments["ours"]] if kind == "Deployment" else []
+
+    async def apply(self, manifest, manager, *, force, subresource=None):
+        if manifest["kind"] == "AsyncActor":
+            self.status = manifest.get("status", self.status)
+            return dict(manifest)
+        found = await super().apply(manifest, manager, force=force, subresource=subresource)
+        if manifest["kind"] == "Deployment":
+            annotations = manifest["metadata"].get("annotations")
+            found["metadata"] |= {"generation": 1, "namespace": "ours", "name": "ours"}
+            if "template" in manifest["spec"]:
+                found["metadata"] = {**found["metadata"], "annotations": annotations or {}}
+            rows = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "late"}]
+            found["status"] = {
+                "observedGeneration": 1,
+                "replicas": 1,
+                "updatedReplicas": 1,
+                "availableReplicas": self.available,
+                "conditions": [] if self.available else rows,
+            }
+            self.deployments["ours"] = found
+        return found
+
+    def trial(self):
+        return Trial.of(self.deployments["ours"])
+
+
+async def test_a_trial_ends_when_the_actor_has_been_well_for_a_while():
+    server, clock = OurServer(), Clock()
+    passes = Reconciler(server, SETTINGS, now=clock)
+    await passes.reconcile("ours", "ours")
+    begun = server.trial()
+    assert begun == Trial(clock.now, 1)
+    assert await passes.reconcile("ours", "ours") == pytest.approx(TRIAL_SECONDS, abs=2), "nobody would end it"
+    clock.pass_by(TRIAL_SECONDS - 1)
+    await passes.reconcile("ours", "ours")
+    assert server.trial() == begun
+    clock.pass_by(1)
+    assert await passes.reconcile("ours", "ours") is None
+    assert server.trial() is None
+
+
+async def test_a_trial_that_fails_goes_on():
+    server, clock = OurServer(), Clock()
+    passes = Reconciler(server, SETTINGS, now=clock)
+    await passes.reconcile("ours", "ours")
+    server.available = 0
+    for _ in range(3):
+        await passes.reconcile("ours", "ours")
+        clock.pass_by(TRIAL_SECONDS)
+    assert server.trial() is not None
+
+
+async def test_who_changes_an_actor_ends_its_trial():
+    """A tenant that breaks its own actor stops no rollout."""
+    server = OurServer()
+    passes = Reconciler(server, SETTINGS, now=Clock())
+    await passes.reconcile("ours", "ours")
+    server.generation = 2
+    await passes.reconcile("ours", "ours")
+    assert server.trial() is None
+
+
+async def test_an_actor_that_was_degraded_is_not_put_on_trial():
+    server = OurServer()
+    server.status = {
+        "conditions": [
+            {
+                "type": "Degraded",
+                "status": "True",
+                "reason": "r",
+                "message": "m",
+                "lastTransitionTime": "2026-01-02T11:00:00Z",
+            }
+        ]
+    }
+    await Reconciler(server, SETTINGS, now=Clock()).reconcile("ours", "ours")
+    assert server.trial() is None
+
+
+async def test_the_next_process_knows_who_is_on_trial():
+    server = OurServer()
+    await Reconciler(server, SETTINGS, now=Clock()).reconcile("ours", "ours")
+    server.deployments["later"] = _deployment("u-later")
+    following = Reconciler(server, SETTINGS, now=Clock())
+    await following.recall([None])
+    assert await following.reconcile("later", "later") is not None
+    pod = server.deployments["later"]["spec"]["template"]["spec"]
+    assert pod["initContainers"][0]["image"] == OLD_IMAGE

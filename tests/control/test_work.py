@@ -1,12 +1,14 @@
 """The queue, the watchdog and the rollout: bookkeeping that decides when an actor is looked at."""
 
 import asyncio
+import datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asya_operator.rollout import Rollout
+from asya_operator.rollout import TRIAL_ANNOTATION, TRIAL_SECONDS, Key, Rollout, Trial
 from asya_operator.watchdog import Watchdog
 from asya_operator.work import FIRST_RETRY, LAST_RETRY, WorkQueue
 
@@ -141,7 +143,7 @@ def test_a_degraded_actor_stops_the_rollout():
     assert rollout.image(A, OLD, NEW, [OLD]) == NEW
     rollout.seen(A, True, stable=False, degraded=True)
     assert rollout.image(B, OLD, NEW, [OLD]) == OLD
-    rollout.forget(A)
+    assert rollout.forget(A) == {B}
     assert rollout.image(B, OLD, NEW, [OLD]) == NEW
 
 
@@ -155,21 +157,21 @@ def test_an_actor_that_the_rollout_did_not_change_does_not_hold_it():
     """A tenant's new actor has the new image at once; its handler says nothing about the image."""
     rollout = Rollout(1)
     assert rollout.image(A, None, NEW, [OLD]) == NEW
-    rollout.seen(A, True, stable=False, degraded=True)
+    rollout.seen(A, False, stable=False, degraded=True)
     assert rollout.image(B, OLD, NEW, [OLD]) == NEW
 
 
 def test_an_actor_that_never_becomes_stable_takes_no_slot_unless_the_rollout_changed_it():
     rollout = Rollout(1)
     assert rollout.image(A, None, NEW, [OLD]) == NEW
-    rollout.seen(A, True, stable=False, degraded=False)
+    rollout.seen(A, False, stable=False, degraded=False)
     assert rollout.image(B, OLD, NEW, [OLD]) == NEW
 
 
 def test_an_actor_that_was_degraded_before_does_not_hold_it():
     rollout = Rollout(1)
     assert rollout.image(A, OLD, NEW, [OLD], was_degraded=True) == NEW
-    rollout.seen(A, True, stable=False, degraded=True)
+    rollout.seen(A, False, stable=False, degraded=True)
     assert rollout.image(B, OLD, NEW, [OLD]) == NEW
 
 
@@ -179,6 +181,38 @@ def test_an_actor_whose_change_is_refused_gives_its_slot_back():
     assert rollout.image(B, OLD, NEW, [OLD]) == OLD
     assert rollout.seen(A, False, stable=False, degraded=True) == {B}
     assert rollout.image(B, OLD, NEW, [OLD]) == NEW
+
+
+def test_a_process_that_starts_anew_waits_for_what_the_last_one_changed():
+    rollout = Rollout(1)
+    rollout.recall([_deployment(A, Trial(NOON, 1)), _deployment(B, None)])
+    assert rollout.image(B, OLD, NEW, [OLD]) == OLD
+    assert rollout.seen(A, True, stable=True, degraded=False) == {B}
+
+
+def test_what_stands_on_a_deployment_is_read_again():
+    trial = Trial(NOON, 7)
+    assert Trial.of(_deployment(A, trial)) == trial
+    assert Trial.of(None) is None
+    for text in ("", "yesterday generation 7", "2026-01-02T12:00:00Z", "2026-01-02T12:00:00Z generation x"):
+        found = _deployment(A, None)
+        found["metadata"]["annotations"] = {TRIAL_ANNOTATION: text}
+        assert Trial.of(found) is None
+
+
+def test_a_trial_ends():
+    trial = Trial(NOON, 7)
+    assert trial.rest(NOON) == TRIAL_SECONDS
+    assert trial.rest(NOON + datetime.timedelta(seconds=TRIAL_SECONDS - 1)) == 1.0
+    assert trial.rest(NOON + datetime.timedelta(days=1)) == 0.0
+
+
+NOON = datetime.datetime(2026, 1, 2, 12, tzinfo=datetime.UTC)
+
+
+def _deployment(key: Key, trial: Trial | None) -> dict[str, Any]:
+    annotations = {} if trial is None else {"annotations": trial.annotations()}
+    return {"metadata": {"namespace": key[0], "name": key[1], **annotations}}
 
 
 def test_new_actors_and_forgotten_images_do_not_wait():

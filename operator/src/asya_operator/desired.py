@@ -25,6 +25,7 @@ from asya_operator import guard
 from asya_operator.api import AsyncActor, EnvVar
 from asya_operator.api.rules import OWNED_ENV
 from asya_operator.merge import merge
+from asya_operator.rollout import Trial
 from asya_operator.settings import Settings
 from asya_operator.state import KEY_PREFIX_ANNOTATION, MountState, StateConfig, resolve, shim_env
 
@@ -103,9 +104,14 @@ def runtime_env(actor: AsyncActor, grace: int) -> RuntimeEnv:
     )
 
 
-def desired(actor: AsyncActor, settings: Settings, proxy_image: str | None = None) -> list[Manifest]:
-    """The objects an actor consists of. `proxy_image` holds an older image while a new one is rolled out."""
+def desired(
+    actor: AsyncActor, settings: Settings, proxy_image: str | None = None, trial: Trial | None = None
+) -> list[Manifest]:
+    """The objects an actor consists of. `proxy_image` holds an older image while a new one is rolled out; `trial` is
+    the actor's part in that."""
     manifests = [deployment(actor, settings, proxy_image or settings.proxy_image)]
+    if trial is not None:
+        manifests[0]["metadata"]["annotations"] = trial.annotations()
     if actor.spec.service.enabled:
         manifests.append(service(actor))
     return manifests

@@ -7,7 +7,7 @@ import asyncio
 import importlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import ClientError
 from kubernetes.aio import client as aio_client
@@ -18,6 +18,12 @@ from kubernetes.aio.client.exceptions import ApiException
 aio_config: Any = importlib.import_module("kubernetes.aio.config")
 
 Object = dict[str, Any]
+
+# Field managers: what is applied under one name is that name's alone, and goes with the next apply that lacks it.
+MANAGER = "asya-operator"
+REPLICAS_MANAGER = "asya-operator-replicas"
+STATUS_MANAGER = "asya-operator-status"
+FINALIZER_MANAGER = "asya-operator-finalizer"
 
 CALL_SECONDS = 30.0
 MOST_CALLS = 32
@@ -83,6 +89,22 @@ def _retry_after(error: ApiException) -> float:
         return max(0.0, float((error.headers or {}).get("Retry-After", 0)))
     except ValueError:
         return 0.0
+
+
+class KubeApi(Protocol):
+    """What the passes ask of the API server; `Kube` is it."""
+
+    async def get(self, kind: str, namespace: str | None, name: str) -> Object | None: ...
+
+    async def list(self, kind: str, namespace: str | None, labels: str = "", fields: str = "") -> list[Object]: ...
+
+    async def apply(
+        self, manifest: Mapping[str, Any], manager: str, *, force: bool, subresource: str | None = None
+    ) -> Object: ...
+
+    async def create(self, manifest: Mapping[str, Any]) -> Object: ...
+
+    async def delete(self, kind: str, namespace: str | None, name: str) -> None: ...
 
 
 class Kube:

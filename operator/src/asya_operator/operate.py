@@ -199,7 +199,7 @@ class Operator:
 
     async def watch(self, stop: asyncio.Event) -> None:
         """Kopf, from the moment on when the cluster's definition is ours, until `stop` is set."""
-        while not stop.is_set() and (why := await self._undefined()):
+        while not stop.is_set() and (why := await self._unprepared()):
             if why != self.waits_for:
                 log.error("waiting: %s", why)
             self.waits_for = why
@@ -221,6 +221,17 @@ class Operator:
             stop_flag=stop,
             ready_flag=self.ready,
         )
+
+    async def _unprepared(self) -> str:
+        """Why no pass may be made yet; empty where it may."""
+        if why := await self._undefined():
+            return why
+        try:
+            await self.reconciler.recall(self.namespaces)
+        except KubeError as error:
+            # Where it is not allowed to list them, the watch says so and ends the process.
+            return f"the Deployments cannot be listed: {error}" if error.passing else ""
+        return ""
 
     async def _undefined(self) -> str:
         """Why the cluster's definition cannot be used; empty where it can."""

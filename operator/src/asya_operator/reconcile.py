@@ -6,44 +6,25 @@ import logging
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from asya_contract.names import ACTOR_LABEL, INSTALL_CONTAINER, RUNTIME_CONTAINER
-from asya_operator import purge, refusals
+from asya_operator import refusals
 from asya_operator.api import AsyncActor, ManifestError, parse_actor
 from asya_operator.conditions import Observed, conditions, when
+from asya_operator.deletion import Deletion
 from asya_operator.desired import Manifest, desired
-from asya_operator.kube import KubeError, Object
-from asya_operator.rollout import Key, Rollout
+from asya_operator.kube import MANAGER, REPLICAS_MANAGER, KubeApi, KubeError, Object
+from asya_operator.reports import Reports
+from asya_operator.rollout import Key, Rollout, Trial
 from asya_operator.settings import Settings
 from asya_operator.state import resolve
 
 log = logging.getLogger("asya_operator.reconcile")
 
-MANAGER = "asya-operator"
-REPLICAS_MANAGER = "asya-operator-replicas"
-STATUS_MANAGER = "asya-operator-status"
-FINALIZER_MANAGER = "asya-operator-finalizer"
 # Looked at again without an event, in seconds: a slot of the rollout, a Secret that somebody creates.
 WAIT_FOR_SLOT = 60.0
 WAIT_FOR_REPAIR = 30.0
-WAIT_FOR_PURGE = 5.0
-
-
-class KubeApi(Protocol):
-    """What a pass asks of the API server."""
-
-    async def get(self, kind: str, namespace: str | None, name: str) -> Object | None: ...
-
-    async def list(self, kind: str, namespace: str | None, labels: str = "", fields: str = "") -> list[Object]: ...
-
-    async def apply(
-        self, manifest: Mapping[str, Any], manager: str, *, force: bool, subresource: str | None = None
-    ) -> Object: ...
-
-    async def create(self, manifest: Mapping[str, Any]) -> Object: ...
-
-    async def delete(self, kind: str, namespace: str | None, name: str) -> None: ...
 
 
 @dataclass
@@ -55,8 +36,7 @@ class Fault(Exception):
 
 
 def _refused(error: KubeError) -> Fault:
-    found = refusals.explain(str(error), "ApplyFailed", "correct the field that it names")
-    return Fault(found.reason, f"the API server refuses: {found.message}")
+    return Fault(*refusals.of_object(str(error)))
 
 
 def _now() -> datetime.datetime:
@@ -79,11 +59,18 @@ class Reconciler:
         self._now = now
         self._wake = wake
         self._rollout = Rollout(settings.max_actors_rolling)
+        self._reports = Reports(kube, now)
+        self._deletion = Deletion(kube, settings, self._reports)
         self._may_read_secrets = True
-        # Purges the API server refuses: how often, by actor.
-        self._purges_refused: dict[Key, int] = {}
-        # Reasons for which a purge does not get on that have been told, by actor.
-        self._purges_told: dict[Key, set[str]] = {}
+
+    async def recall(self, namespaces: Sequence[str | None]) -> None:
+        """Before the first pass: how far the last process had come with a new image, in these namespaces.
+
+        Raises:
+            KubeError: the API server could not be asked.
+        """
+        for namespace in namespaces:
+            self._rollout.recall(await self._kube.list("Deployment", namespace, labels=ACTOR_LABEL))
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         """One pass. Seconds until it should be looked at again without an event, or None.
@@ -94,19 +81,22 @@ class Reconciler:
         key = (namespace, name)
         body = await self._kube.get("AsyncActor", namespace, name)
         if body is None:
-            self._rollout.forget(key)
-            self._purges_refused.pop(key, None)
-            self._purges_told.pop(key, None)
+            self._forget(key)
+            self._deletion.forget(key)
             return None
         try:
             actor = parse_actor(body)
         except ManifestError as error:
-            await self._report_invalid(body, str(error))
+            await self._reports.report_invalid(body, str(error))
             return None
         if body["metadata"].get("deletionTimestamp"):
-            self._rollout.forget(key)
-            return await self._end(actor, body, key)
+            self._forget(key)
+            return await self._deletion.end(actor, body, key)
         return await self._pass(actor, body, key)
+
+    def _forget(self, key: Key) -> None:
+        for other in self._rollout.forget(key):
+            self._wake(other)
 
     async def _pass(self, actor: AsyncActor, body: Object, key: Key) -> float | None:
         current: Object | None = None
@@ -114,16 +104,16 @@ class Reconciler:
         fault: Fault | None = None
         scaled: str | None = None
         try:
-            await self._hold_finalizer(actor, body)
+            await self._deletion.hold_finalizer(actor, body)
             current = await self._mine(actor, "Deployment")
             image = self._rollout.image(
                 key,
                 _install_image(current),
                 self._settings.proxy_image,
                 self._settings.allowed_images,
-                _was_degraded(body),
+                _is(body, "Degraded"),
             )
-            current = await self._apply(actor, current, image)
+            current = await self._apply(actor, current, image, self._trial(body, current, image))
             current, scaled = await self._scale(actor, current)
         except Fault as found:
             fault = found
@@ -136,12 +126,26 @@ class Reconciler:
         degraded = by_type["Degraded"] == "True"
         stable = by_type["Progressing"] == "False" and not degraded
         # By the Deployment and not by what was wanted: a pass that was refused has changed nothing.
-        has_wanted = _install_image(current) == self._settings.proxy_image
-        for other in self._rollout.seen(key, has_wanted, stable, degraded):
+        trial = Trial.of(current) if _install_image(current) == self._settings.proxy_image else None
+        for other in self._rollout.seen(key, trial is not None, stable, degraded):
             self._wake(other)
         if image != self._settings.proxy_image:
             return WAIT_FOR_SLOT
-        return WAIT_FOR_REPAIR if degraded else None
+        if degraded:
+            return WAIT_FOR_REPAIR
+        return trial.rest(self._now()) + 1.0 if trial is not None else None
+
+    def _trial(self, body: Object, current: Object | None, image: str) -> Trial | None:
+        """The actor's trial with `image`, which it is about to have: a new one, the one that it is in, or none."""
+        generation: int = body["metadata"].get("generation", 0)
+        if current is not None and _install_image(current) != image:
+            # One that was Degraded before proves nothing.
+            return None if _is(body, "Degraded") else Trial(self._now(), generation)
+        trial = Trial.of(current)
+        if trial is None or trial.generation != generation:
+            return None
+        over = trial.rest(self._now()) == 0.0 and not _is(body, "Degraded") and not _is(body, "Progressing")
+        return None if over else trial
 
     async def _mine(self, actor: AsyncActor, kind: str) -> Object | None:
         """The child if there is one and it is this actor's; somebody else's is a fault, never adopted."""
@@ -157,9 +161,9 @@ class Reconciler:
             f"a {kind} {actor.name!r} is there and {whose}; delete or rename it, or give the actor another name",
         )
 
-    async def _apply(self, actor: AsyncActor, current: Object | None, image: str) -> Object:
+    async def _apply(self, actor: AsyncActor, current: Object | None, image: str, trial: Trial | None) -> Object:
         """Apply the children; the Deployment as it is then."""
-        manifests = desired(actor, self._settings, image)
+        manifests = desired(actor, self._settings, image, trial)
         if actor.spec.service.enabled:
             await self._mine(actor, "Service")
         elif (await self._mine_or_none(actor, "Service")) is not None:
@@ -222,7 +226,7 @@ class Reconciler:
             previous=body.get("status") or {},
         )
         status = conditions(actor, observed, self._now())
-        await self._write_status(body, status)
+        await self._reports.write_status(body, status)
         return status
 
     async def _observe(
@@ -270,173 +274,6 @@ class Reconciler:
         ]
         return sorted(mine, key=when)
 
-    async def _write_status(self, body: Object, status: dict[str, Any]) -> None:
-        previous = body.get("status") or {}
-        if previous == status:
-            return
-        metadata = body["metadata"]
-        patch = {
-            "apiVersion": body["apiVersion"],
-            "kind": body["kind"],
-            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
-            "status": status,
-        }
-        await self._kube.apply(patch, STATUS_MANAGER, force=True, subresource="status")
-        before = {row["type"]: row for row in previous.get("conditions") or []}
-        for row in status["conditions"]:
-            old = before.get(row["type"])
-            if old is None or (old["status"], old["reason"]) != (row["status"], row["reason"]):
-                if old is None and row["status"] != "True":
-                    continue
-                bad = row["type"] == "Degraded" if row["status"] == "True" else row["type"] in ("Ready", "StateReady")
-                await self._event(
-                    body, "Warning" if bad else "Normal", row["reason"], f"{row['type']}: {row['message']}"
-                )
-
-    async def _event(self, body: Object, kind: str, reason: str, message: str) -> None:
-        """An Event on the actor. One that cannot be written is logged, and does not fail the pass."""
-        stamp = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        metadata = body["metadata"]
-        event = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
-            "involvedObject": {
-                "apiVersion": body["apiVersion"],
-                "kind": body["kind"],
-                "name": metadata["name"],
-                "namespace": metadata["namespace"],
-                "uid": metadata.get("uid"),
-            },
-            "type": kind,
-            "reason": reason,
-            "message": message[:1024],
-            "firstTimestamp": stamp,
-            "lastTimestamp": stamp,
-            "count": 1,
-            "source": {"component": MANAGER},
-            "reportingComponent": MANAGER,
-        }
-        try:
-            await self._kube.create(event)
-        except KubeError as error:
-            where = {"actor": f"{metadata['namespace']}/{metadata['name']}"}
-            log.warning("event not written", extra={**where, "reason": reason, "cause": str(error)})
-
-    async def _report_invalid(self, body: Object, message: str) -> None:
-        """An actor that the CRD let pass and the model does not: say so, and leave its children as they are."""
-        metadata = body["metadata"]
-        stamp = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        previous = body.get("status") or {}
-        rows = []
-        for kind, status in (("Ready", "False"), ("Degraded", "True")):
-            old = next((c for c in previous.get("conditions") or [] if c["type"] == kind), None)
-            since = old["lastTransitionTime"] if old is not None and old["status"] == status else stamp
-            rows.append(
-                {
-                    "type": kind,
-                    "status": status,
-                    "reason": "InvalidSpec",
-                    "message": message[:1024],
-                    "observedGeneration": metadata.get("generation", 0),
-                    "lastTransitionTime": since,
-                }
-            )
-        kept = {name: previous[name] for name in ("replicas", "readyReplicas", "selector") if name in previous}
-        status_now = {**kept, "observedGeneration": metadata.get("generation", 0), "conditions": rows}
-        await self._write_status(body, status_now)
-
-    async def _hold_finalizer(self, actor: AsyncActor, body: Object) -> None:
-        """A finalizer exactly while deletion will need us."""
-        wanted = actor.spec.deletion_policy == "Delete" and actor.spec.state_proxy is not None
-        held = purge.FINALIZER in (body["metadata"].get("finalizers") or [])
-        if wanted != held:
-            await self._set_finalizer(body, wanted)
-
-    async def _set_finalizer(self, body: Object, wanted: bool) -> None:
-        metadata = {"name": body["metadata"]["name"], "namespace": body["metadata"]["namespace"]}
-        patch: Manifest = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata}
-        if wanted:
-            metadata["finalizers"] = [purge.FINALIZER]
-        await self._kube.apply(patch, FINALIZER_MANAGER, force=True)
-
-    async def _end(self, actor: AsyncActor, body: Object, key: Key) -> float | None:
-        """A deleted actor; one with our finalizer is held until its state is purged, or cannot be."""
-        if purge.FINALIZER not in (body["metadata"].get("finalizers") or []):
-            return None
-        try:
-            again = await self._purge(actor, body)
-        except KubeError as error:
-            if error.passing or error.status >= 500:
-                raise
-            times = self._purges_refused[key] = self._purges_refused.get(key, 0) + 1
-            if times < purge.ATTEMPTS:
-                await self._event(body, "Warning", "PurgeRefused", str(_refused(error).message))
-                return WAIT_FOR_REPAIR
-            said = f"{purge.ATTEMPTS} attempts to purge the state were refused ({error}); the rest of it is kept"
-            await self._release(body, "Warning", "StateNotPurged", said)
-            again = None
-        if again is None:
-            self._purges_refused.pop(key, None)
-        return again
-
-    async def _purge(self, actor: AsyncActor, body: Object) -> float | None:
-        """One step of it: pods away, state purged, finalizer released. Seconds until the next, or None."""
-        namespace = await self._kube.get("Namespace", None, actor.namespace)
-        if namespace is None or namespace["metadata"].get("deletionTimestamp"):
-            await self._release(body, "Warning", "StateKept", "the namespace is terminating; the state is kept")
-            return None
-        if actor.spec.state_proxy is None or not purge.own_config(actor, self._settings).mounts:
-            await self._release(body, "Normal", "NothingToPurge", "the actor has no state of its own")
-            return None
-        if await self._kube.get("Deployment", actor.namespace, actor.name) is not None:
-            await self._kube.delete("Deployment", actor.namespace, actor.name)
-        pods = await self._kube.list("Pod", actor.namespace, labels=f"{ACTOR_LABEL}={actor.name}")
-        if pods:
-            return WAIT_FOR_PURGE
-        job = await self._kube.get("Job", actor.namespace, purge.job_name(actor))
-        if job is None:
-            await self._kube.apply(purge.job(actor, self._settings), MANAGER, force=True)
-            await self._event(body, "Normal", "Purging", "its pods are gone; a Job purges the state")
-            return WAIT_FOR_PURGE
-        if not purge.own(job, actor):
-            raise KubeError(409, f"a Job {purge.job_name(actor)!r} is there and belongs to somebody else")
-        outcome, words = purge.outcome(job)
-        if outcome == "running":
-            await self._tell_what_it_waits_for(actor, body, job)
-            return WAIT_FOR_PURGE
-        await self._kube.delete("Job", actor.namespace, purge.job_name(actor))
-        if outcome == "failed":
-            said = f"{purge.ATTEMPTS} attempts to purge the state failed ({words}); the rest of it is kept"
-            await self._release(body, "Warning", "StateNotPurged", said)
-            return None
-        await self._release(body, "Normal", "StatePurged", "the state is gone")
-        return None
-
-    async def _tell_what_it_waits_for(self, actor: AsyncActor, body: Object, job: Object) -> None:
-        """An Event where the Job's pod cannot start, one for each reason."""
-        label = f"batch.kubernetes.io/job-name={job['metadata']['name']}"
-        try:
-            pods = await self._kube.list("Pod", actor.namespace, labels=label)
-            events = await self._kube.list("Event", actor.namespace, fields="type=Warning")
-        except KubeError as error:
-            if error.status != 403:
-                raise
-            log.info(
-                "not allowed to see what a purge waits for",
-                extra={"actor": f"{actor.namespace}/{actor.name}", "cause": str(error)},
-            )
-            return
-        found = purge.waits_for(job, pods, events)
-        told = self._purges_told.setdefault((actor.namespace, actor.name), set())
-        if found is not None and found[0] not in told:
-            told.add(found[0])
-            await self._event(body, "Warning", "PurgeWaits", ": ".join(found))
-
-    async def _release(self, body: Object, kind: str, reason: str, message: str) -> None:
-        await self._event(body, kind, reason, message)
-        await self._set_finalizer(body, wanted=False)
-
 
 def _replicas(actor: AsyncActor) -> Manifest:
     return {
@@ -447,10 +284,10 @@ def _replicas(actor: AsyncActor) -> Manifest:
     }
 
 
-def _was_degraded(body: Object) -> bool:
+def _is(body: Object, condition: str) -> bool:
     """What the pass before this one said of the actor."""
     rows = (body.get("status") or {}).get("conditions") or []
-    return any(row["type"] == "Degraded" and row["status"] == "True" for row in rows)
+    return any((row["type"], row["status"]) == (condition, "True") for row in rows)
 
 
 def _is_about(what: Mapping[str, Any], pods: Container[str], replica_set: re.Pattern[str]) -> bool:

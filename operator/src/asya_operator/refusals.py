@@ -52,3 +52,9 @@ def explain(words: str, otherwise: str, next_step: str) -> Refusal:
         if re.search(pattern, words):
             return Refusal(reason, f"{words}; {step}")
     return Refusal(otherwise, f"{words}; {next_step}")
+
+
+def of_object(words: str) -> Refusal:
+    """Why an object that the operator applies is refused."""
+    found = explain(words, "ApplyFailed", "correct the field that it names")
+    return Refusal(found.reason, f"the API server refuses: {found.message}")

@@ -377,6 +377,76 @@ async def test_many_names_come_in_pages(store: NatsStore) -> None:
     assert seen == names
 
 
+@pytest.fixture
+async def consumers(server: NatsServer, store: NatsStore) -> AsyncIterator[list[str]]:
+    """Those that the server has made for listings of the bucket so far, by its own account."""
+    made: list[str] = []
+
+    async def on_advisory(message: nats.aio.msg.Msg) -> None:
+        made.append(message.subject)
+
+    client = await nats.connect(server.url)
+    await client.subscribe(f"$JS.EVENT.ADVISORY.CONSUMER.CREATED.{store._streams.files}.>", cb=on_advisory)
+    await client.flush()
+    yield made
+    await client.close()
+
+
+async def until_made(store: NatsStore, consumers: list[str], count: int) -> None:
+    """A listing that needs one is told of, and then whatever came before."""
+    await store.list(b"", limit=1000)
+    deadline = time.monotonic() + 5
+    while len(consumers) < count and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
+    assert len(consumers) == count
+
+
+async def test_looking_for_a_directory_that_is_not_there_makes_no_consumer(
+    server: NatsServer, store: NatsStore, connect: Open, consumers: list[str]
+) -> None:
+    other = await connect(server, store._config.bucket)
+    for number in range(10):
+        for writer in (store, other):
+            key = b"w%d/%d" % (id(writer), number)
+            assert not (await writer.list(key + b"/", limit=1)).entries
+            await writer.put(key, Body(b"x"), change(ABSENT))
+    await until_made(store, consumers, 1)
+    assert len((await store.list(b"", limit=1000)).entries) == 20
+
+
+async def test_what_this_process_alone_writes_is_listed_without_a_consumer(
+    store: NatsStore, consumers: list[str]
+) -> None:
+    await store.put(b"0", Body(b"x"), change())
+    assert len((await store.list(b"", limit=1000)).entries) == 1
+    for number in range(1, 5):
+        await store.put(b"%d" % number, Body(b"x"), change())
+        assert len((await store.list(b"", limit=1000)).entries) == number + 1
+    await store.delete(b"0", change())
+    assert len((await store.list(b"", limit=1)).entries) == 1
+    assert len((await store.list(b"", limit=1000)).entries) == 4
+    await until_made(store, consumers, 1)
+
+
+async def test_a_directory_is_found_wherever_its_files_lie(tmp_path: Path, connect: Open) -> None:
+    """Also by a server that came up anew, and where only one of many is left."""
+    with NatsServer(tmp_path) as server:
+        store = await connect(server)
+        for number in range(300):
+            await store.put(b"d%d/f" % number, Body(b"x" * 50_000), change())
+        for number in range(0, 300, 3):
+            await store._jetstream.purge(store._streams.files, store._streams.file(f"ns.actor.d{number}.f"))
+        for _ in range(2):
+            server.kill()
+            server.start()
+            fresh = await connect(server)
+            for number in range(300):
+                found = [entry.key for entry in (await fresh.list(b"d%d/" % number, limit=1)).entries]
+                assert found == ([] if number % 3 == 0 else [b"d%d/f" % number])
+            await fresh.put(b"e/f", Body(b"x"), change())
+            assert (await fresh.list(b"e/", limit=1)).entries
+
+
 # What can be wrong at start
 
 

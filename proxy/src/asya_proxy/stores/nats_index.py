@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 MAX_ENTRIES = 200_000
 """More names than this are not kept between listings."""
+FEW = 2
+"""A listing of so many names asks whether there are any."""
 
 
 class Index:
@@ -40,6 +42,8 @@ class Index:
         """One message: the entry it leaves, or None where it is a delete marker. Older ones change nothing."""
         if sequence <= max(self._latest.get(key, 0), self._known(key)):
             return
+        if sequence == self.sequence + 1:
+            self.sequence = sequence  # nobody came between
         if entry is None:
             self._latest[key] = sequence
             if self._entries.pop(key, None) is not None:
@@ -115,15 +119,28 @@ class Listing:
     async def page(self, jetstream: JetStream, prefix: bytes, *, delimiter: bool, after: bytes, limit: int) -> Page:
         """As `Store.list`."""
         async with self._lock:
-            index = await self._refresh(jetstream)
+            last = await jetstream.last_sequence(self._streams.files)
+            index = self._usable(last)
+            if index is None or last > index.sequence:
+                if limit <= FEW and await self._is_empty(jetstream, prefix):
+                    return Page([], [], more=False)
+                index = await self._catch_up(jetstream, index or Index(), last)
             return index.page(prefix, delimiter=delimiter, after=after, limit=limit)
 
-    async def _refresh(self, jetstream: JetStream) -> Index:
-        last = await jetstream.last_sequence(self._streams.files)
+    async def _is_empty(self, jetstream: JetStream, prefix: bytes) -> bool:
+        """Whether certainly nothing is there: the answer for most new names, and cheaper than a consumer."""
+        pattern = self._streams.file(subject_filter(self._prefix + prefix))
+        return await jetstream.last(self._streams.files, pattern) is None
+
+    def _usable(self, last: int) -> Index | None:
+        """What is known, unless the stream was made anew, or a marker may be purged by now that was never seen."""
         index = self._index
-        # One that is older than half the window may have missed a marker that is purged by now.
         if index is None or last < index.sequence or time.monotonic() - self._refreshed > self._window / 2:
-            index = Index()
+            return None
+        return index
+
+    async def _catch_up(self, jetstream: JetStream, index: Index, last: int) -> Index:
+        """`index` with all up to the stream sequence `last`."""
         if last > index.sequence:
             seen = 0
             async for key, head in scan_heads(jetstream, self._streams, self._prefix, index.sequence):

@@ -195,7 +195,7 @@ class ProxyEnv:
     mounts: Tuple[Any, ...] = var(
         "STATE_MOUNTS", "json", "list of further mounts: objects with the STATE_* names of what differs", ()
     )
-    http_addr: str = var("STATE_HTTP_ADDR", "str", "address of health and metrics, host:port", ":9464")
+    http_addr: str = var("STATE_HTTP_ADDR", "str", "address of health and metrics, host:port, or off", ":9464")
     read_only: bool = var("STATE_READ_ONLY", "bool", "refuse every change", False)
     actor: str = var("STATE_ACTOR", "str", "namespace/name of the actor, for messages", "")
     weak_delete: bool = var(

@@ -75,7 +75,7 @@ class Threads:
     ) -> None:
         self._loop = loop
         self._run = run
-        # Bounded by the requests in flight, of which each waits for one job.
+        # Bounded by the requests in flight: each waits for one job at a time, or leaves one that undoes its upload.
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._serve, args=(db,), name=name, daemon=True) for db in connections]
         self._batch = BATCH if len(connections) == 1 else 1

@@ -6,18 +6,23 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from asya_contract.wire import PROTOCOL
-from asya_proxy import selftest
+from asya_proxy import check, selftest
 from asya_proxy.deadlines import Deadlines
 from asya_proxy.errors import Busy, Conflict, PermissionDenied, StoreError, Unavailable, Unsupported
+from asya_proxy.mount import open_store
 from asya_proxy.races import COMPLETION_RACE, COMPLETION_ROUNDS, CREATE_RACE, MATCH_RACE, RACERS, run_races
-from asya_proxy.stores.base import ANY, Body, Change, Precondition, Stat
+from asya_proxy.stores.base import ANY, Body, Change, Precondition, Stat, Store
 from asya_proxy.stores.capabilities import InParts, Operations
+from asya_proxy.stores.sqlite import SqliteStore
 from asya_proxy.stores.wrappers import bounded
 from support.history_store import HistoryStore
+from support.serving import loaded
 
 
 class LyingStore(HistoryStore):
@@ -238,6 +243,48 @@ async def test_races_are_seen_by_the_races_alone() -> None:
     honest = HistoryStore()
     assert (await run_races(honest)).broken == ()
     assert honest.objects == {}
+
+
+class Orderly(RacyStore):
+    """One client of a racy backend, which sends one request after another."""
+
+    def __init__(self, backend: RacyStore) -> None:
+        super().__init__()
+        self.objects, self._versions = backend.objects, backend._versions
+        self._lock = asyncio.Lock()
+
+    async def put(self, key: bytes, body: Body, change: Change) -> Stat:
+        async with self._lock:
+            return await super().put(key, body, change)
+
+
+async def test_a_client_in_order_does_not_hide_a_race_from_the_others() -> None:
+    backend = RacyStore()
+    assert (await run_races(Orderly(backend))).broken == ()
+    assert (await run_races(Orderly(backend), Orderly(backend))).names == (f"put {CREATE_RACE}", f"put {MATCH_RACE}")
+
+
+async def test_a_check_of_races_is_made_by_several_clients(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    opened: list[Store] = []
+    closed: list[Store] = []
+
+    async def counted(store: SqliteStore) -> None:
+        closed.append(store)
+        await close(store)
+
+    def recorded(*arguments: Any) -> Store:
+        opened.append(open_store(*arguments))
+        return opened[-1]
+
+    close = SqliteStore.close
+    monkeypatch.setattr(SqliteStore, "close", counted)
+    monkeypatch.setattr(check, "open_store", recorded)
+    found = loaded("sqlite", {"SQLITE_DIR": str(tmp_path)}, STATE_CONSISTENCY="cas")
+    assert await check.check(found, races=True) == 0
+    assert len(opened) == len(closed) == check.CLIENTS
+    opened.clear()
+    assert await check.check(found, races=False) == 0
+    assert len(opened) == 1
 
 
 class RacyInParts(LyingInParts):

@@ -120,7 +120,7 @@ async def test_neither_own_nor_base_is_unknown_and_never_a_conflict(store: Histo
 
     async def foreign() -> None:
         _, stat = store.objects[K]
-        store.objects[K] = (b"foreign", replace(stat, version="foreign", history=()))
+        store.objects[K] = (b"foreign", stat._replace(version="foreign", history=()))
 
     store.script.append(foreign)
     with pytest.raises(UnknownOutcome):

@@ -23,15 +23,6 @@ class Budget:
         self.limit = limit
         self.used = 0
 
-    def take(self, count: int) -> None:
-        """Raises Busy where the budget is used up."""
-        if self.used + count > self.limit and self.used:
-            raise Busy(f"{self.used} bytes of bodies are in memory, more than STATE_MAX_BUFFERED allows with this one")
-        self.used += count
-
-    def give(self, count: int) -> None:
-        self.used -= count
-
 
 class Incoming:
     """One request's body; a `with` block around its use returns what it took of the budget."""
@@ -53,11 +44,16 @@ class Incoming:
 
     def done(self) -> None:
         """Return what was taken; for where a `with` block costs too much."""
-        self._budget.give(self._taken)
+        self._budget.used -= self._taken
         self._figures.buffered -= self._taken
 
     def _take(self, count: int) -> None:
-        self._budget.take(count)
+        """Raises Busy where the budget is used up."""
+        budget = self._budget
+        used = budget.used
+        if used and used + count > budget.limit:
+            raise Busy(f"{used} bytes of bodies are in memory, more than STATE_MAX_BUFFERED allows with this one")
+        budget.used = used + count
         self._taken += count
         self._figures.buffered += count
 

@@ -11,8 +11,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from asya_proxy.deadlines import Deadlines
 from asya_proxy.errors import (
@@ -63,8 +62,7 @@ WHOLE = 8 << 20
 """Files up to this many bytes are held in memory where content must be read to be written anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """A change as a client wants it. `named` tells that the write id is the client's own: only then may the
     change be sent again after an answer was lost."""
 
@@ -86,9 +84,9 @@ class Patience:
 
     __slots__ = ("_layer", "_pause", "_until")
 
-    def __init__(self, layer: Consistency) -> None:
+    def __init__(self, layer: Consistency, began: float | None = None) -> None:
         self._layer = layer
-        self._until = layer.deadlines.now() + layer.request_timeout
+        self._until = (layer.deadlines.now() if began is None else began) + layer.request_timeout
         self._pause = FIRST_PAUSE
 
     @property
@@ -178,21 +176,22 @@ class Consistency:
 
     async def put(self, key: bytes, body: Body, wish: Wish) -> Stat:
         """Write the whole file. Raises Exists, Conflict, UnknownOutcome and what the store refuses."""
-        self._demand(wish.when)
-        patience = Patience(self)
-        if not body.replayable:
+        if wish.when is not ANY:
+            self._demand(wish.when)
+        began = self.deadlines.now()
+        if body.data is None:
             # Never repeated, so nothing can land late: an upload that takes long need not hold up others.
-            return await self._put(key, body, wish, patience)
+            return await self._put(key, body, wish, Patience(self, began))
         if not self._order.enter_now(key):
-            await self._order.enter(key, patience.left)
+            await self._order.enter(key, Patience(self, began).left)
         try:
             if not self.traits.idempotent:
-                return await self._put(key, body, wish, patience)
+                return await self._put(key, body, wish, Patience(self, began))
             # The usual case first, without the book-keeping of repeats.
             try:
                 stat = await self.store.put(key, body, Change(wish.id, wish.when))
             except (Exists, Conflict, Busy, Unavailable) as failure:
-                return await self._put(key, body, wish, patience, failure)
+                return await self._put(key, body, wish, Patience(self, began), failure)
             self._note(key, stat)
             return stat
         finally:

@@ -7,7 +7,7 @@ anything else stays unknown.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from asya_proxy.stores.base import Past, Precondition, Stat
@@ -79,7 +79,7 @@ def is_superseded(version: str | None) -> bool:
 
 def overtaken(stat: Stat, write_id: str) -> Stat:
     """The answer to a change that landed and was written over."""
-    return replace(stat, version=superseded(write_id))
+    return stat._replace(version=superseded(write_id))
 
 
 def bounded(history: tuple[Past, ...], write_id: str, base: str | None) -> tuple[Past, ...]:

@@ -10,7 +10,6 @@ import time
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal, TypeVar
 
 from asya_proxy.errors import (
@@ -213,7 +212,7 @@ class MemoryStore(BaseStore):
         found = self._objects.get(key)
         if found is None:
             raise KeyNotFound("no such file")
-        found.stat = replace(found.stat, version=self._version(), attrs=dict(attrs))
+        found.stat = found.stat._replace(version=self._version(), attrs=dict(attrs))
         return self._remember(change, key, found.stat)
 
     def _check(self, key: bytes, when: Precondition) -> None:

@@ -238,7 +238,7 @@ class NatsStore(BaseStore):
             head = (await self._read(key)).head
             done = await self._settled(key, head, token)
             if done is not None:
-                return replace(done.stat, attrs=change.attrs)
+                return done.stat._replace(attrs=change.attrs)
             _check(head, change.when)
         content = await self._take_in(key, body)
 
@@ -247,7 +247,7 @@ class NatsStore(BaseStore):
             return head, content.data
 
         done = await self._change(key, token, change.when, make, uploaded=content.runs)
-        return replace(done.stat, attrs=change.attrs)
+        return done.stat._replace(attrs=change.attrs)
 
     async def delete(self, key: bytes, change: Change) -> None:
         async def make(stored: _Stored) -> tuple[Head, bytes]:
@@ -282,7 +282,7 @@ class NatsStore(BaseStore):
             return replace(old, attrs=attrs), stored.data
 
         done = await self._change(key, id_token("m", change.id), change.when, make, with_data=True)
-        return replace(done.stat, attrs=attrs)
+        return done.stat._replace(attrs=attrs)
 
     async def _take_in(self, key: bytes, body: Body) -> Content:
         return await self._chunks.take_in(self._name(key), body, min(INLINE, self._room), min(CHUNK_SIZE, self._room))

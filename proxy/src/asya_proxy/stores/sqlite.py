@@ -21,7 +21,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -209,7 +209,7 @@ class SqliteStore(BaseStore):
             self._make_room(db, key, old)
             stat = Stat(change.id, content.size, time.time_ns(), attrs=dict(change.attrs))
             self._store(db, key, old, stat, content.data, content.upload)
-            return asdict(stat)
+            return stat._asdict()
 
         return _stat(await self._once("put", key, change, work, content.upload))
 
@@ -236,7 +236,7 @@ class SqliteStore(BaseStore):
                 self._store(db, key, None, stat, tail.data, tail.upload)
             else:
                 self._extend(db, key, old, stat, tail)
-            return {"stat": asdict(stat), "base": old.version if old else None}
+            return {"stat": stat._asdict(), "base": old.version if old else None}
 
         outcome = await self._once("append", key, change, work, tail.upload)
         return Appended(_stat(outcome["stat"]), outcome["base"])
@@ -248,7 +248,7 @@ class SqliteStore(BaseStore):
                 self._drop(db, old)
             name = (self._prefix + target, change.id, row.id)
             db.execute("UPDATE objects SET key = ?, version = ? WHERE id = ?", name)
-            return asdict(replace(row.stat, version=change.id))
+            return row.stat._replace(version=change.id)._asdict()
 
         return _stat(await self._once("rename", target, change, work))
 
@@ -279,12 +279,12 @@ class SqliteStore(BaseStore):
 
         def work(db: sqlite3.Connection) -> _Outcome:
             row, old = self._both(db, source, target, change, when_source)
-            stat = replace(row.stat, version=change.id, mtime_ns=time.time_ns())
+            stat = row.stat._replace(version=change.id, mtime_ns=time.time_ns())
             if row.upload is None:
                 self._store(db, target, old, stat, inline(db, row.id), None)
             else:
                 self._store(db, target, old, stat, None, copy_chunks(db, row.upload))
-            return asdict(stat)
+            return stat._asdict()
 
         return _stat(await self._once("copy", target, change, work))
 
@@ -296,7 +296,7 @@ class SqliteStore(BaseStore):
                 raise KeyNotFound("there is nothing to give attributes to")
             new = (change.id, json.dumps(dict(attrs)), row.id)
             db.execute("UPDATE objects SET version = ?, attrs = ? WHERE id = ?", new)
-            return asdict(replace(row.stat, version=change.id, attrs=dict(attrs)))
+            return row.stat._replace(version=change.id, attrs=dict(attrs))._asdict()
 
         return _stat(await self._once("set_attrs", key, change, work))
 

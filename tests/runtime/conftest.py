@@ -237,8 +237,9 @@ class FakeTurn(Stateless):
         if self.fail:
             raise self.fail.pop(0)
 
-    def discard(self) -> None:
+    def discard(self, because: BaseException | None = None) -> None:
         self.calls.append("discard")
+        self.because = because
 
     def cancel(self) -> None:
         self.calls.append("cancel")

@@ -32,6 +32,7 @@ def test_failing_handler_discards(local: Any, kind: Any) -> None:
     actor = local(kind(lambda state: 1 / state))
     assert actor.post(0).status == 500
     assert actor.turns[0].calls == ["discard"]
+    assert isinstance(actor.turns[0].because, ZeroDivisionError)
 
 
 @both

@@ -1,6 +1,7 @@
 """Interpreter exit, forks, child processes, activation and deactivation."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -315,21 +316,31 @@ assert asya_shim.activate_from_environment()
         assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
     def test_what_gets_past_the_hooks_is_refused(self, proxy: Proxy, python: str) -> None:
+        """And told of in one line each, with the path, the library and the way that works."""
+        path = proxy.mount.path + "/leak"
         program = f"""
 import io, os, sqlite3, errno
-path = {proxy.mount.path + "/leak"!r}
+path = {path!r}
 class Mine(io.FileIO): pass
-for leak in (lambda: Mine(path, "w"), lambda: sqlite3.connect(path), lambda: sqlite3.connect("file:" + path, uri=True)):
+uri = "file://" + path.replace("k", "%6b") + "?mode=rwc"
+for leak in (lambda: Mine(path, "w"), lambda: sqlite3.connect(path), lambda: sqlite3.connect(uri, uri=True)):
     try: leak()
-    except OSError as error: print(error.errno == errno.ENOTSUP)
-    except sqlite3.OperationalError: print(True)
+    except OSError as error: print(error.errno == errno.ENOTSUP, os.fsdecode(error.filename), "serialize" in str(error))
+sqlite3.connect("file:" + path + "?mode=memory", uri=True).close()
 import pickle
 assert pickle.loads(pickle.dumps(os.stat)) == os.stat and pickle.loads(pickle.dumps(os.remove)) == os.remove
 assert pickle.loads(pickle.dumps(open)) == open
 assert os.stat in os.supports_dir_fd and os.scandir in os.supports_fd and os.stat in os.supports_follow_symlinks
 """
         done = proxy.run(program, INTERPRETERS[python])
-        assert (done.stdout, done.stderr) == ("True\nTrue\nTrue\n", "")
+        assert done.stdout == f"True {path} False\n" + f"True {path} True\n" * 2
+        mine, *sqlite = done.stderr.splitlines()
+        assert re.fullmatch(
+            rf"a library called by __main__ \(line \d+\) opens .* {path}: open\(\) it and pass .*", mine
+        )
+        assert len(sqlite) == 2
+        for line in sqlite:
+            assert re.fullmatch(rf"sqlite3 opens .* {path}: keep the database in memory, .*serialize.*", line)
         assert not os.path.exists(proxy.mount.path)
 
 

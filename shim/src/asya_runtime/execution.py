@@ -138,7 +138,7 @@ class Execution:
         job.conflicts += conflict
         stored = turn.stored
         try:
-            turn.discard()
+            turn.discard(error)
         except Exception as second:
             log("error", "a failed turn could not store its appends", id=job.message.id, **raised(describe(second)))
         if conflict and attempt < self._retries and not (stored or turn.stored or job.sent or job.expired):

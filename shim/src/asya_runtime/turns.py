@@ -24,8 +24,8 @@ class Turn(Protocol):
     def commit(self) -> None:
         """Store what is open; raises where that fails."""
 
-    def discard(self) -> None:
-        """Drop what is open."""
+    def discard(self, because: Optional[BaseException] = None) -> None:
+        """Drop what is open; `because` is what the handler raised."""
 
     def cancel(self) -> None:
         """Discard from another thread, and let later file calls of the turn raise."""
@@ -47,7 +47,7 @@ class Stateless:
     def commit(self) -> None:
         return None
 
-    def discard(self) -> None:
+    def discard(self, because: Optional[BaseException] = None) -> None:
         return None
 
     def cancel(self) -> None:

@@ -6,9 +6,10 @@ but not redirect, and cannot be removed; disarmed, it returns at once.
 
 from __future__ import annotations
 
-import errno
+import os
 import sys
 
+from asya_shim import paths
 from asya_shim.paths import locate
 
 TYPE_CHECKING = False
@@ -37,15 +38,32 @@ def disarm() -> None:
 def _hook(event: str, args: Tuple[Any, ...]) -> None:
     if event == "open":
         if _armed and type(args[0]) is not int and locate(args[0]) is not None:
-            raise OSError(
-                errno.ENOTSUP,
-                "this way of opening a state file gets past the file hooks; open() it and pass the file object",
-                args[0],
-            )
-    elif event == "sqlite3.connect" and _armed and locate(args[0]) is not None:
-        raise OSError(
-            errno.ENOTSUP,
-            "SQLite cannot open a state file by path: keep the database in memory, load it with "
-            "Connection.deserialize(open(path, 'rb').read()) and store Connection.serialize() with open(path, 'wb')",
-            args[0],
-        )
+            from asya_shim import leaks
+
+            raise leaks.refused(args[0], leaks.caller(), "this way of opening a state file gets past the file hooks")
+    elif event == "sqlite3.connect":
+        path = _database(args[0])
+        if _armed and locate(path) is not None:
+            from asya_shim import leaks
+
+            raise leaks.refused(path, "sqlite3", "SQLite cannot open a state file by path")
+    elif event == "subprocess.Popen" and _armed and any(paths.needle in str(argument) for argument in args[1]):
+        from asya_shim import leaks
+
+        leaks.explain_program(args[0], args[1])
+
+
+def _database(name: Any) -> Any:
+    """The path in what `sqlite3.connect` was given: a path, or a URI of https://sqlite.org/uri.html."""
+    if type(name) is bytes:
+        name = os.fsdecode(name)
+    if type(name) is not str or not name.startswith("file:"):
+        return name
+    path, _, query = name[len("file:") :].partition("#")[0].partition("?")
+    if "mode=memory" in query:
+        return None
+    if path.startswith("//"):
+        path = path[path.find("/", 2) :]
+    from urllib.parse import unquote
+
+    return unquote(path)

@@ -1,4 +1,4 @@
-"""Rows for modules of the standard library, applied when such a module is (or already was) imported."""
+"""Rows applied when a module is (or already was) imported: those of the standard library, and whose have adapters."""
 
 from __future__ import annotations
 
@@ -12,6 +12,29 @@ if TYPE_CHECKING:
 
 ROWS: List[Tuple[str, str, Callable[[Any], Any]]] = [*strict.ROWS, *wrappers.ROWS]
 
+ADAPTED: Tuple[str, ...] = (
+    "cv2",
+    "h5py._hl.base",
+    "h5py._hl.files",
+    "polars.dataframe.frame",
+    "polars.io.avro",
+    "polars.io.csv.functions",
+    "polars.io.ipc.functions",
+    "polars.io.json.read",
+    "polars.io.lines",
+    "polars.io.ndjson",
+    "polars.io.parquet.functions",
+    "pyarrow",
+    "pyarrow.csv",
+    "pyarrow.dataset",
+    "pyarrow.feather",
+    "pyarrow.fs",
+    "pyarrow.json",
+    "pyarrow.orc",
+    "safetensors._safetensors_rust",
+)
+"""Modules of other people's with rows in `adapters`, which is not imported before one of these is."""
+
 
 class Finder:
     """First on `sys.meta_path`: lets the others find a module, and tells when it has been executed."""
@@ -24,24 +47,34 @@ class Finder:
         """The spec that the other finders have for one of our modules, with a loader that reports back."""
         if name not in self._names:
             return None
-        self._names.discard(name)
         for finder in sys.meta_path:
             if finder is self:
                 continue
             spec = finder.find_spec(name, path, target)
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader = _Loader(spec.loader, self._loaded)  # type: ignore[assignment]
+                    spec.loader = _Loader(spec.loader, self)  # type: ignore[assignment]
                 return spec
         return None
 
+    def executing(self, name: str) -> None:
+        """No longer one of ours: what its code imports by the same name (OpenCV does) is another module."""
+        self._names.discard(name)
+
+    def executed(self, name: str, failed: bool) -> None:
+        """Its code has run; where that failed, another import may follow."""
+        if failed:
+            self._names.add(name)
+        else:
+            self._loaded(name)
+
 
 class _Loader:
-    """A loader that runs a callback behind the real one."""
+    """A loader that tells the finder before and behind the real one."""
 
-    def __init__(self, loader: Any, loaded: Callable[[str], None]) -> None:
+    def __init__(self, loader: Any, finder: Finder) -> None:
         self._loader = loader
-        self._loaded = loaded
+        self._finder = finder
 
     def create_module(self, spec: Any) -> Any:
         """What the real loader creates."""
@@ -51,8 +84,14 @@ class _Loader:
         """Execute it by the real loader, show that one from now on, and report."""
         module.__spec__.loader = self._loader
         module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        self._loaded(module.__name__)
+        name = module.__name__
+        self._finder.executing(name)
+        try:
+            self._loader.exec_module(module)
+        except BaseException:
+            self._finder.executed(name, True)
+            raise
+        self._finder.executed(name, False)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)

@@ -65,6 +65,11 @@ def install() -> None:
             _waiting.setdefault(row.module, []).append(row)
         else:
             _apply(module, row, replaced)
+    for name in late.ADAPTED:
+        if name in sys.modules:
+            _adapt(name, replaced)
+        else:
+            _waiting.setdefault(name, [])
     for name in _SETS:
         _supports[name] = current = getattr(os, name)
         setattr(os, name, {replaced[id(f)][1] if id(f) in replaced else f for f in current} | set(current))
@@ -78,6 +83,20 @@ def _loaded(name: str) -> None:
     """A module with rows has just been imported."""
     for row in _waiting.pop(name, []):
         _apply(sys.modules[name], row, {})
+    if name in late.ADAPTED:
+        _adapt(name, {})
+
+
+def _adapt(name: str, replaced: Dict[int, Tuple[Any, Any]]) -> None:
+    """Apply the rows of a library's module. A release of it that is built otherwise is left as it is: the guard
+    refuses what would have been adapted."""
+    from asya_shim import adapters
+
+    for attribute, make in adapters.ROWS.get(name, ()):
+        try:
+            _apply(sys.modules[name], Row(name, attribute, make), replaced)
+        except (AttributeError, TypeError):
+            continue
 
 
 def _apply(module: Any, row: Row, replaced: Dict[int, Tuple[Any, Any]]) -> None:

@@ -58,11 +58,16 @@ class Turn(scopes.Scope):
         finally:
             self.ended = True
 
-    def discard(self) -> None:
+    def discard(self, because: Optional[BaseException] = None) -> None:
         """Close what is open in this turn and drop its changes; bytes flushed to append handles are stored.
 
-        Raises the first failure of such an append, after trying all.
+        `because` is what the code raised: where that is a library's word for the guard at the mount path, a log
+        line says what works. Raises the first failure of such an append, after trying all.
         """
+        if because is not None and scopes.is_active():
+            from asya_shim import leaks
+
+            leaks.explain(because)
         try:
             if self.files or self.touched:
                 from asya_shim.endings import discard_scope
@@ -90,7 +95,7 @@ def turn(*, process_wide: bool = False) -> Iterator[Turn]:
             else:
                 current.discard()
             raise
-        except BaseException:
-            current.discard()
+        except BaseException as error:
+            current.discard(error)
             raise
         current.commit()

@@ -38,8 +38,8 @@ def asgi(app: _Application) -> _Application:
         with turn:
             try:
                 await app(scope, receive, send_when_stored)
-            except BaseException:
-                turn.discard()
+            except BaseException as error:
+                turn.discard(error)
                 raise
             turn.commit()
 
@@ -62,8 +62,8 @@ def wsgi(app: _WSGIApplication) -> _WSGIApplication:
         with turn:
             try:
                 pieces = app(environ, start_response)
-            except BaseException:
-                turn.discard()
+            except BaseException as error:
+                turn.discard(error)
                 raise
         return _Answer(turn, pieces)
 
@@ -88,8 +88,8 @@ class _Answer:
                     piece = next(iterator)
                 except StopIteration:
                     break
-                except BaseException:
-                    turn.discard()
+                except BaseException as error:
+                    turn.discard(error)
                     self._done = True
                     raise
             yield from last

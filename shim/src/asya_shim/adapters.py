@@ -1,0 +1,408 @@
+"""Adapters for libraries that open paths in C, C++ or Rust: of a state path they get an open file, as they may.
+
+Imported when one of `late.ADAPTED` is, and never before. An adapter changes nothing for other paths,
+and returns what the library would return of a file on a disk; what cannot be had so is left to the
+guard at the mount path, or refused where the library would not tell (`refusing`).
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import stat
+
+from asya_shim.files import below, is_failure
+from asya_shim.paths import Place, locate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+
+    Make = Callable[[Any], Any]
+
+
+def place_of(path: Any) -> Optional[Place]:
+    """The place of a path below a mount; None for everything else that a library takes in a path's stead."""
+    return locate(path) if isinstance(path, (str, os.PathLike)) else None
+
+
+def by_object(position: int, name: str, mode: str, *, unless: Sequence[str] = (), dress: Any = None) -> Make:
+    """A function that is done with its file when it returns: it gets the open file in place of the path.
+
+    `position` and `name` are the argument's. With one of the arguments `unless` it goes on by path, for
+    they mean something of paths. `dress(file, path)` is what is passed on, where it is not the file.
+    """
+
+    def make(real: Callable[..., Any]) -> Any:
+        @functools.wraps(real)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            path: Any = args[position] if len(args) > position else kwargs.get(name)
+            if place_of(path) is None or any(kwargs.get(other) for other in unless):
+                return real(*args, **kwargs)
+            with open(path, mode) as file:
+                passed = file if dress is None else dress(file, os.fspath(path))
+                if len(args) > position:
+                    args = (*args[:position], passed, *args[position + 1 :])
+                else:
+                    kwargs[name] = passed
+                return real(*args, **kwargs)
+
+        return call
+
+    return make
+
+
+def refusing(library: str, position: int = 0) -> Make:
+    """A function that, of a path that it cannot open, would say nothing but "nothing there"."""
+
+    def make(real: Callable[..., Any]) -> Any:
+        @functools.wraps(real)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            for value in (*args[position : position + 1], *kwargs.values()):
+                if place_of(value) is not None:
+                    from asya_shim import leaks
+
+                    raise leaks.refused(value, library, f"{library} cannot open a state file by path here")
+            return real(*args, **kwargs)
+
+        return call
+
+    return make
+
+
+class StandIn:
+    """Called in place of a class that cannot be subclassed, and like that class otherwise."""
+
+    def __init__(self, real: Any, call: Callable[..., Any]) -> None:
+        self.real = real
+        self._call = call
+        self.__doc__ = real.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    def __instancecheck__(self, instance: Any) -> bool:
+        return isinstance(instance, self.real)
+
+    def __subclasscheck__(self, kind: type) -> bool:
+        return issubclass(kind, self.real)
+
+    def __mro_entries__(self, bases: Any) -> Tuple[Any, ...]:
+        return (self.real,)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+# OpenCV
+
+
+def _imread(real: Callable[..., Any]) -> Any:
+    @functools.wraps(real)
+    def imread(filename: Any, *args: Any, **kwargs: Any) -> Any:
+        if place_of(filename) is None:
+            return real(filename, *args, **kwargs)
+        import cv2
+        import numpy
+
+        try:
+            with open(filename, "rb") as file:
+                data = file.read()
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+        # imread(filename[, flags]) and imread(filename[, dst[, flags]])
+        flags, dst = kwargs.get("flags", cv2.IMREAD_COLOR), kwargs.get("dst")
+        for value in args:
+            if isinstance(value, int):
+                flags = value
+            else:
+                dst = value
+        if not data:
+            return None
+        image = cv2.imdecode(numpy.frombuffer(data, numpy.uint8), flags)
+        if image is not None and dst is not None and dst.shape == image.shape and dst.dtype == image.dtype:
+            dst[...] = image
+            return dst
+        return image
+
+    return imread
+
+
+def _imwrite(real: Callable[..., Any]) -> Any:
+    @functools.wraps(real)
+    def imwrite(filename: Any, img: Any, *args: Any, **kwargs: Any) -> Any:
+        if place_of(filename) is None:
+            return real(filename, img, *args, **kwargs)
+        import cv2
+
+        done, data = cv2.imencode(os.path.splitext(os.fspath(filename))[1], img, *args, **kwargs)
+        if done:
+            with open(filename, "wb") as file:
+                file.write(data.tobytes())
+        return done
+
+    return imwrite
+
+
+# HDF5
+
+_H5_MODES = {"r": "rb", "r+": "r+b", "w": "w+b", "w-": "x+b", "x": "x+b"}
+
+
+def _h5_open(name: Any, mode: str) -> Tuple[Any, str]:
+    """An open file, and the mode for h5py, which need not create what is created already."""
+    if mode == "a":
+        try:
+            return open(name, "r+b"), "r+"
+        except FileNotFoundError:
+            mode = "x"
+    if mode not in _H5_MODES:
+        raise ValueError("Invalid mode; must be one of r, r+, w, w-, x, a")
+    return open(name, _H5_MODES[mode]), "w" if mode in ("w-", "x") else mode
+
+
+def _drop(file: Any) -> None:
+    """Close an open file and store nothing of it."""
+    raw = below(file)
+    if raw is not None:
+        raw.abandon()
+    file.close()
+
+
+def _h5_init(real: Callable[..., Any]) -> Any:
+    @functools.wraps(real)
+    def __init__(self: Any, name: Any, mode: str = "r", driver: Any = None, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        if driver not in (None, "sec2") or place_of(name) is None:
+            real(self, name, mode, driver, *args, **kwargs)
+            return
+        file, mode = _h5_open(name, mode)
+        try:
+            real(self, name, mode, "fileobj", *args, fileobj=file, **kwargs)
+        except BaseException:
+            _drop(file)
+            raise
+        self._asya_file = file
+
+    return __init__
+
+
+def _h5_close(real: Callable[..., Any]) -> Any:
+    @functools.wraps(real)
+    def close(self: Any) -> None:
+        file = self.__dict__.pop("_asya_file", None)
+        try:
+            real(self)
+        except BaseException:
+            if file is not None:
+                _drop(file)
+            raise
+        if file is not None:
+            file.close()
+
+    return close
+
+
+def _h5_exit(real: Callable[..., Any]) -> Any:
+    @functools.wraps(real)
+    def __exit__(self: Any, *args: Any) -> Any:  # noqa: N807
+        error = args[1] if len(args) > 1 else None
+        file = self.__dict__.pop("_asya_file", None) if error is not None and is_failure(error) else None
+        try:
+            return real(self, *args)
+        finally:
+            if file is not None:
+                _drop(file)
+
+    return __exit__
+
+
+def _is_hdf5(real: Callable[..., Any]) -> Any:
+    @functools.wraps(real)
+    def is_hdf5(fname: Any) -> bool:
+        if place_of(fname) is None:
+            return bool(real(fname))
+        try:
+            file = open(fname, "rb")  # noqa: SIM115
+        except (FileNotFoundError, IsADirectoryError):
+            return False
+        import h5py
+
+        with file:
+            try:
+                h5py.File(file, "r").close()
+            except OSError:
+                return False
+        return True
+
+    return is_hdf5
+
+
+# Arrow
+
+
+def _resolve_filesystem(real: Callable[..., Any]) -> Any:
+    @functools.wraps(real)
+    def resolve(path: Any, filesystem: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if place_of(path) is None or not _is_local(filesystem):
+            return real(path, filesystem, *args, **kwargs)
+        from asya_shim.arrow import filesystem as state
+
+        return state(), os.fspath(path)
+
+    return resolve
+
+
+def _multiple_sources(real: Callable[..., Any]) -> Any:
+    @functools.wraps(real)
+    def ensure(paths: Any, filesystem: Any = None) -> Any:
+        if not _is_local(filesystem) or not paths or any(place_of(path) is None for path in paths):
+            return real(paths, filesystem)
+        from asya_shim.arrow import filesystem as state
+
+        names = [os.fspath(path) for path in paths]
+        for name in names:
+            if stat.S_ISDIR(os.stat(name).st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+        return state(), names
+
+    return ensure
+
+
+def _is_local(filesystem: Any) -> bool:
+    return filesystem is None or type(filesystem).__name__ == "LocalFileSystem"
+
+
+def _os_file(real: Any) -> Any:
+    def call(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if place_of(path) is None:
+            return real(path, mode, *args, **kwargs)
+        import pyarrow
+
+        return pyarrow.PythonFile(open(path, mode.replace("b", "") + "b"))
+
+    return StandIn(real, call)
+
+
+def _arrow_source(file: Any, path: str) -> Any:
+    """As Arrow opens a path to read a text from: decompressed, by the name's ending."""
+    import pyarrow
+
+    try:
+        codec = pyarrow.Codec.detect(path).name
+    except ValueError:
+        codec = None
+    return file if codec is None else pyarrow.input_stream(file, compression=codec)
+
+
+def _by_descriptor(real: Callable[..., Any]) -> Callable[..., Any]:
+    """For what maps a file that it reads: the memory that the content lies in has a path as long as it is open."""
+
+    def call(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if place_of(path) is None:
+            return real(path, *args, **kwargs)
+        with open(path, "rb") as file:
+            return real(f"/proc/self/fd/{file.fileno()}", *args, **kwargs)
+
+    return call
+
+
+def _memory_map(real: Callable[..., Any]) -> Any:
+    mapped = _by_descriptor(real)
+
+    @functools.wraps(real)
+    def memory_map(path: Any, mode: str = "r") -> Any:
+        return (mapped if mode in ("r", "rb") else real)(path, mode)
+
+    return memory_map
+
+
+# safetensors
+
+
+def _serialize_file(real: Callable[..., Any]) -> Any:
+    def serialize_file(tensor_dict: Any, filename: Any, metadata: Any = None) -> None:
+        if place_of(filename) is None:
+            real(tensor_dict, filename, metadata)
+            return
+        from safetensors import serialize
+
+        data = serialize(tensor_dict, metadata)
+        with open(filename, "wb") as file:
+            file.write(data)
+
+    return serialize_file
+
+
+def _safe_open(real: Any) -> Any:
+    return StandIn(real, _by_descriptor(real))
+
+
+_POLARS_PATHS = ("hive_partitioning", "hive_schema", "include_file_paths", "partition_by")
+
+
+def _polars(position: int, name: str, mode: str) -> Make:
+    return by_object(position, name, mode, unless=_POLARS_PATHS)
+
+
+_cv2_refusing = refusing("cv2")
+
+ROWS: Dict[str, Tuple[Tuple[str, Make], ...]] = {
+    "cv2": (
+        ("imread", _imread),
+        ("imwrite", _imwrite),
+        *(
+            (name, _cv2_refusing)
+            for name in (
+                "haveImageReader",
+                "imcount",
+                "imreadWithMetadata",
+                "imreadanimation",
+                "imreadmulti",
+                "imwriteWithMetadata",
+                "imwriteanimation",
+                "imwritemulti",
+                "readOpticalFlow",
+                "writeOpticalFlow",
+            )
+        ),
+        *(
+            (f"{kind}.{name}", refusing("cv2", 1))
+            for kind in ("FileStorage", "VideoCapture", "VideoWriter")
+            for name in ("__init__", "open")
+        ),
+    ),
+    "h5py._hl.base": (("is_hdf5", _is_hdf5),),
+    "h5py._hl.files": (("File.__init__", _h5_init), ("File.close", _h5_close), ("File.__exit__", _h5_exit)),
+    "polars.dataframe.frame": tuple(
+        (f"DataFrame.write_{kind}", _polars(1, "file", "wb"))
+        for kind in ("avro", "csv", "ipc", "ipc_stream", "json", "ndjson", "parquet")
+    ),
+    "polars.io.avro": (("read_avro", _polars(0, "source", "rb")),),
+    "polars.io.csv.functions": (("read_csv", _polars(0, "source", "rb")),),
+    "polars.io.ipc.functions": tuple(
+        (f"read_{kind}", _polars(0, "source", "rb")) for kind in ("ipc", "ipc_schema", "ipc_stream")
+    ),
+    "polars.io.json.read": (("read_json", _polars(0, "source", "rb")),),
+    "polars.io.lines": (("read_lines", _polars(0, "source", "rb")),),
+    "polars.io.ndjson": (("read_ndjson", _polars(0, "source", "rb")),),
+    "polars.io.parquet.functions": tuple(
+        (f"read_{kind}", _polars(0, "source", "rb")) for kind in ("parquet", "parquet_metadata", "parquet_schema")
+    ),
+    "pyarrow": (("OSFile", _os_file), ("memory_map", _memory_map)),
+    "pyarrow.csv": (
+        ("read_csv", by_object(0, "input_file", "rb", dress=_arrow_source)),
+        ("write_csv", by_object(1, "output_file", "wb")),
+    ),
+    "pyarrow.dataset": (("_ensure_multiple_sources", _multiple_sources),),
+    "pyarrow.feather": (
+        ("write_feather", by_object(1, "dest", "wb")),
+        ("read_table", by_object(0, "source", "rb")),
+        ("read_feather", by_object(0, "source", "rb")),
+    ),
+    "pyarrow.fs": (("_resolve_filesystem_and_path", _resolve_filesystem),),
+    "pyarrow.json": (("read_json", by_object(0, "input_file", "rb", dress=_arrow_source)),),
+    "pyarrow.orc": (("write_table", by_object(1, "where", "wb")),),
+    "safetensors._safetensors_rust": (("serialize_file", _serialize_file), ("safe_open", _safe_open)),
+}
+"""Module -> (attribute, what makes its replacement out of the original)."""

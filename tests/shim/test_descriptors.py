@@ -4,14 +4,16 @@
 
 import errno
 import fcntl
+import io
 import mmap
 import os
 import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
-from asya_shim import Turn
+from asya_shim import Turn, descriptors
 from support.state_proxy import State
 
 
@@ -175,3 +177,26 @@ def test_touch_is_a_metadata_change(state: State) -> None:
             f.write("y")
         assert os.stat(state.path("f")).st_mtime_ns > 10**18
     assert state.get("f") == b"y"
+
+
+def test_a_duplicate_that_was_closed_unseen(state: State, tmp_path: Path) -> None:
+    """In C, as numpy closes those that it reads and writes through: its number is another file's then."""
+    with open(state.path("f"), "w+b") as f:
+        f.write(b"state")
+        f.flush()
+        duplicate = os.dup(f.fileno())
+        io.FileIO(duplicate).close()
+        (tmp_path / "other").write_bytes(b"a real file")
+        fd = os.open(tmp_path / "other", os.O_RDONLY)
+        assert fd == duplicate
+        try:
+            assert os.path.samestat(os.fstat(fd), os.stat(tmp_path / "other"))
+            with open(fd, "rb", closefd=False) as other:
+                assert other.read() == b"a real file"
+        finally:
+            os.close(fd)
+        kept = os.dup(f.fileno())
+        os.write(kept, b"!")
+        os.close(kept)
+    assert state.get("f") == b"state!"
+    assert not [fd for fd, file in descriptors.open_files.items() if file is f.raw]

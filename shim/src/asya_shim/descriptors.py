@@ -21,7 +21,35 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional
 
-open_files: Dict[int, RawFile] = {}
+
+class _OpenFiles(dict):  # type: ignore[type-arg]
+    """A duplicate may be closed where nobody sees it (numpy does so in C), and its number be another file's by now."""
+
+    def get(self, fd: Any, default: Any = None) -> Any:
+        file = super().get(fd, default)
+        if file is not None and fd in _duplicates and _duplicates[fd] != _identity(fd):
+            del _duplicates[fd], self[fd]
+            file.shared_descriptors -= 1
+            return default
+        return file
+
+    def __contains__(self, fd: object) -> bool:
+        return self.get(fd) is not None
+
+
+_duplicates: Dict[int, Any] = {}
+"""What the duplicates among `open_files` have to be descriptors of."""
+
+
+def _identity(fd: int) -> Any:
+    try:
+        found = original.fstat(fd)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+open_files: Dict[int, RawFile] = _OpenFiles()
 """State files by descriptor. Those of `os.open` live here alone, so the table holds them."""
 
 _O_TMPFILE = getattr(os, "O_TMPFILE", 0) & ~os.O_DIRECTORY
@@ -32,14 +60,19 @@ def expose(file: RawFile, position: int) -> int:
     fd = file.open_descriptor()
     if position:
         original.lseek(fd, position, 0)
+    open_files.get(fd)  # forgets who had the number before
     open_files[fd] = file
     return fd
 
 
 def withdraw(fd: int) -> None:
     """Close a file object's descriptor."""
-    open_files.pop(fd, None)
+    file = open_files.pop(fd, None)
+    _duplicates.pop(fd, None)
     original.close(fd)
+    if file is not None and file.shared_descriptors:
+        for other in [other for other, owner in open_files.items() if owner is file]:
+            open_files.get(other)  # forgets it where it is closed
 
 
 def open_descriptor(place: Place, flags: int, mode: int = 0o777) -> int:
@@ -121,6 +154,7 @@ def close(fd: int) -> bool:
         return True
     # One of several descriptors of an open file: the last one stores.
     del open_files[fd]
+    _duplicates.pop(fd, None)
     file.shared_descriptors -= 1
     if file.descriptor == fd:
         file.move_descriptor(next(other for other, owner in open_files.items() if owner is file))
@@ -136,6 +170,7 @@ def duplicate(fd: int, made: int) -> None:
     file = open_files.get(fd)
     if file is not None:
         open_files[made] = file
+        _duplicates[made] = _identity(made)
         file.shared_descriptors += 1
 
 

@@ -29,3 +29,4 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
 fi
 [ ! -x ./build.sh ] || ./build.sh
+./promtool.sh

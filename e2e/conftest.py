@@ -11,7 +11,7 @@ from rig import artifacts, backends
 from rig.actors import Namespace, new_namespace
 from rig.cluster import Cluster, cluster
 from rig.images import images as build_images
-from rig.installation import Installation
+from rig.installation import SYSTEM, Installation, forget
 from support.golden import Golden
 
 FAILED = pytest.StashKey[bool]()
@@ -20,6 +20,11 @@ FAILED = pytest.StashKey[bool]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--keep-cluster", action="store_true", help="leave the local cluster running at the end")
     parser.addoption("--update", action="store_true", help="write golden files anew instead of comparing with them")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What wants a cluster without an installation comes before all that share one."""
+    items.sort(key=lambda item: "empty" not in getattr(item, "fixturenames", ()))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -46,6 +51,16 @@ def images(kube: Cluster) -> dict[str, str]:
     return build_images(kube)
 
 
+@pytest.fixture
+def empty(request: pytest.FixtureRequest, kube: Cluster) -> Iterator[Cluster]:
+    """The cluster with nothing of Asya on it, before and after; the test may install into `asya-system`."""
+    forget(kube, SYSTEM)
+    yield kube
+    if request.node.stash.get(FAILED, False):
+        artifacts.dump(kube, request.node.name, "default", "asya-system")
+    forget(kube, "asya-system")
+
+
 @pytest.fixture(scope="session")
 def installation(kube: Cluster, images: dict[str, str]) -> Iterator[Installation]:
     """The chart, installed by Helm, and the backends beside it."""
@@ -54,7 +69,7 @@ def installation(kube: Cluster, images: dict[str, str]) -> Iterator[Installation
         backends.start(kube, images)
         found.install()
     except BaseException:
-        artifacts.dump(kube, "installation", None)
+        artifacts.dump(kube, "installation")
         raise
     yield found
     if not kube.local:

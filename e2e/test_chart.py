@@ -1,15 +1,12 @@
 """The rendered chart, by Helm's own engine: golden files, the values' schema, and what the operator reads of it."""
 
-import base64
 import json
 import re
-import subprocess
 from collections.abc import Sequence
-from functools import cache
 
 import pytest
 import yaml
-from asya_contract.names import ACTOR_LABEL
+from asya_contract.names import STATE_LABEL
 from asya_operator.api.patterns import SCHEMES_OF
 from asya_operator.inject import PORT_NAME
 from asya_operator.kube import KINDS
@@ -17,107 +14,12 @@ from asya_operator.settings import Settings, parse_settings
 from asya_operator.state import _ENDPOINT_VARIABLE
 from asya_proxy import settings as proxy_settings
 
-from rig.cluster import ROOT, Object, local_programs
+from rig.chart import CERTIFICATE, CHART, FOREIGN, KUBE_VERSION, RENDERED, everything, helm, objects, render
+from rig.cluster import ROOT, Object
 from rig.schemas import VERSIONS, Schemas
 from support.golden import Golden
 
-CHART = ROOT / "chart"
-KUBE_VERSION = "1.35"
-CERTIFICATE = base64.b64encode(b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n").decode()
-# One file for each set of values that changes what is rendered.
-RENDERED: dict[str, list[str]] = {
-    "defaults": [],
-    "backends": [
-        "stateProxy.keyPrefix=prod/",
-        "stateProxy.backends.s3.region=eu-central-1",
-        "stateProxy.backends.s3.secretName=bucket-keys",
-        "stateProxy.backends.s3.env[0].name=AWS_RETRY_MODE,stateProxy.backends.s3.env[0].value=standard",
-        "stateProxy.backends.redis.endpoint=rediss://redis.databases:6379/1",
-        "stateProxy.backends.nats.endpoint=nats://nats.databases:4222",
-        "stateProxy.backends.gcs.resources.limits.memory=512Mi",
-    ],
-    "namespaces": ["watchNamespaces={team-b,team-a}"],
-    "cert-manager": ["certificates.mode=certManager"],
-    "given-secret": [
-        "certificates.mode=secret",
-        "certificates.secretName=mine",
-        f"certificates.caBundle={CERTIFICATE}",
-    ],
-    "openshift": ["stateProxy.uid=0"],
-    "images": [
-        "images.registry=registry.example.com/asya",
-        "images.operator.tag=1.2.3",
-        "images.proxy.digest=sha256:" + 64 * "0",
-        "images.previousProxies={registry.example.com/asya/asya-state-proxy:1.2.2}",
-        "images.pullSecrets={registry}",
-        "images.pullPolicy=Always",
-    ],
-    "placement": [
-        "webhook.replicas=1",
-        "webhook.priorityClassName=important",
-        "operator.nodeSelector.pool=system",
-        "webhook.tolerations[0].key=system,webhook.tolerations[0].operator=Exists",
-        "commonLabels.team=platform",
-        "fullnameOverride=state",
-    ],
-    "quickstart": ["quickstart.enabled=true"],
-    "quickstart-volume": [
-        "quickstart.enabled=true",
-        "quickstart.storage.size=1Gi,quickstart.storage.className=fast",
-        "quickstart.buckets={one}",
-        "quickstart.namespaces={team-b,team-a}",
-        "quickstart.image.repository=registry.example.com:5000/versitygw",
-        "stateProxy.backends.s3.secretName=bucket-keys,stateProxy.backends.s3.region=eu-central-1",
-        "stateProxy.uid=0",
-    ],
-    "network-policies": [
-        "networkPolicy.enabled=true",
-        "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=monitoring",
-        "networkPolicy.apiServer.cidrs={10.0.0.1/32}",
-        "quickstart.enabled=true",
-    ],
-    "monitors": [
-        "monitoring.serviceMonitor.enabled=true,monitoring.serviceMonitor.labels.release=prometheus",
-        "monitoring.podMonitor.enabled=true,monitoring.podMonitor.interval=30s",
-    ],
-    "monitors-namespaces": ["monitoring.podMonitor.enabled=true", "watchNamespaces={team-b,team-a}"],
-    "priority": ["priorityClass.create=true", "operator.priorityClassName=important"],
-    "test": [
-        "test.backend=redis,test.bucket=actors,test.secretName=redis-url,test.serviceAccountName=tester",
-        "test.consistency=lww",
-        "stateProxy.keyPrefix=prod/,stateProxy.backends.redis.endpoint=redis://redis.databases:6379/1",
-        "stateProxy.backends.redis.env[0].name=STATE_LOG_LEVEL,stateProxy.backends.redis.env[0].value=debug",
-        "images.pullSecrets={registry}",
-    ],
-}
-# No schema of Kubernetes' own is there for them.
-FOREIGN = {"cert-manager.io/v1", "monitoring.coreos.com/v1"}
 OPTIONAL = {"NetworkPolicy", "PodMonitor", "PriorityClass", "ServiceMonitor", "PersistentVolumeClaim", "Pod", "Secret"}
-
-
-def helm(*args: str) -> str:
-    """What Helm prints; its complaint is the error's text."""
-    done = subprocess.run([local_programs()["helm"], *args], capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode != 0:
-        raise ValueError(done.stderr + done.stdout)
-    return done.stdout
-
-
-def render(values: Sequence[str]) -> str:
-    """The whole chart, as `helm install asya --namespace asya-system` would send it."""
-    return _rendered(tuple(values))
-
-
-@cache
-def _rendered(values: tuple[str, ...]) -> str:
-    settings = [part for value in values for part in ("--set", value)]
-    return helm("template", "asya", str(CHART), "-n", "asya-system", "--kube-version", KUBE_VERSION, *settings)
-
-
-@cache
-def objects(text: str) -> list[Object]:
-    """What was rendered, parsed; for reading alone."""
-    return [body for body in yaml.load_all(text, yaml.CSafeLoader) if body]
 
 
 def settings(text: str) -> Settings:
@@ -149,13 +51,6 @@ def test_golden(name: str, golden: Golden) -> None:
 @pytest.fixture(scope="module", params=VERSIONS)
 def schemas(request: pytest.FixtureRequest) -> Schemas:
     return Schemas(request.param)
-
-
-@cache
-def everything() -> list[Object]:
-    """Every object that is rendered for some values, the same ones once."""
-    found = [body for values in RENDERED.values() for body in objects(render(values))]
-    return list({json.dumps(body, sort_keys=True): body for body in found}.values())
 
 
 def test_every_supported_kubernetes_takes_every_object(schemas: Schemas) -> None:
@@ -367,30 +262,8 @@ def test_monitors_find_the_ports_of_metrics() -> None:
         ports = {port["name"]: port["targetPort"] for port in service["spec"]["ports"]}
         assert ports[service_monitor["endpoints"][0]["port"]] == "health"
     (pod_monitor,) = [b["spec"] for b in bodies if b["kind"] == "PodMonitor"]
-    assert pod_monitor["selector"] == {"matchExpressions": [{"key": ACTOR_LABEL, "operator": "Exists"}]}
-    assert [endpoint["port"] for endpoint in pod_monitor["podMetricsEndpoints"]] == [PORT_NAME, "http"]
-
-
-def test_rules_and_dashboard_are_those_of_the_files() -> None:
-    """What they say is tested in tests/house/test_monitoring.py."""
-    values = ["prometheusRule.enabled=true", "prometheusRule.labels.release=prometheus", "dashboard.enabled=true"]
-    bodies = objects(render([f"monitoring.{value}" for value in values]))
-    (rule,) = [b for b in bodies if b["kind"] == "PrometheusRule"]
-    assert rule["spec"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
-    assert rule["metadata"]["labels"]["release"] == "prometheus"
-    (dashboard,) = [b for b in bodies if b["kind"] == "ConfigMap" and b["metadata"]["name"].endswith("-dashboard")]
-    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
-    assert json.loads(dashboard["data"]["asya-state.json"]) == json.loads(
-        (CHART / "files" / "dashboard.json").read_text()
-    )
-    published = [
-        "monitoring.prometheusRule.enabled=true",
-        "monitoring.prometheusRule.runbookUrl=https://docs.example/asya",
-    ]
-    (rule,) = [b for b in objects(render(published)) if b["kind"] == "PrometheusRule"]
-    for alert in [alert for group in rule["spec"]["groups"] for alert in group["rules"]]:
-        url = alert["annotations"]["runbook_url"]
-        assert url == f"https://docs.example/asya/operations/alerts/#{alert['alert'].lower()}"
+    assert pod_monitor["selector"] == {"matchLabels": {STATE_LABEL: "true"}}
+    assert [endpoint["port"] for endpoint in pod_monitor["podMetricsEndpoints"]] == [PORT_NAME]
 
 
 def test_every_value_is_described_and_in_the_schema() -> None:

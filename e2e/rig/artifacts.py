@@ -9,11 +9,11 @@ from rig.installation import SYSTEM
 PLACE = ROOT / "build" / "e2e-artifacts"
 
 
-def dump(cluster: Cluster, test: str, namespace: str | None) -> Path:
+def dump(cluster: Cluster, test: str, *namespaces: str) -> Path:
     """Write everything that may explain why `test` failed; the directory."""
     place = PLACE / "".join(c if c.isalnum() or c in "-_" else "_" for c in test)
     place.mkdir(parents=True, exist_ok=True)
-    for where in filter(None, (namespace, SYSTEM)):
+    for where in (*namespaces, SYSTEM):
         _write(cluster, place / f"{where}-objects.yaml", "-n", where, "get", "all,cm,asyncactors", "-o", "yaml")
         _write(cluster, place / f"{where}-describe.txt", "-n", where, "describe", "asyncactors,deploy,rs,pods,jobs")
         _write(cluster, place / f"{where}-events.txt", "-n", where, "events")

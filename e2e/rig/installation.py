@@ -13,6 +13,7 @@ CHART = ROOT / "chart"
 INSTALL_SECONDS = 120
 OPERATOR, WEBHOOK, CERTIFICATE = "asya-operator", "asya-webhook", "asya-webhook-certificate"
 CONFIGURATION = f"{RELEASE}-{SYSTEM}"
+DEFINITION = "asyncactors.asya.sh"
 
 
 @dataclass(frozen=True)
@@ -74,5 +75,15 @@ class Installation:
     def remove(self) -> None:
         """Everything of the tests, from a cluster that is not ours."""
         self.uninstall()
-        self.cluster.kubectl("delete", "crd", "asyncactors.asya.sh", "--timeout=60s", deadline=70)
+        self.cluster.kubectl("delete", "crd", DEFINITION, "--timeout=60s", deadline=70)
         self.cluster.kubectl("delete", "namespace", SYSTEM, NAMESPACE, "--timeout=90s", deadline=100)
+
+
+def forget(cluster: Cluster, system: str) -> None:
+    """A release in a namespace of the tests, where there is one, and the resource definition that it brought."""
+    cluster.run("helm", "uninstall", RELEASE, "-n", system, "--ignore-not-found", "--wait", deadline=90)
+    definition = cluster.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{DEFINITION}")
+    owner = (definition.get("metadata") or {}).get("annotations", {}).get("meta.helm.sh/release-namespace")
+    if owner == system:
+        cluster.kubectl("delete", "crd", DEFINITION, "--timeout=60s", deadline=70)
+    cluster.kubectl("delete", "namespace", system, "--ignore-not-found", "--timeout=90s", deadline=100)

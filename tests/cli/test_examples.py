@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from support.asya_run import Running, asya, without_openai
+from support.documentation import section
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -183,3 +184,13 @@ def test_llm_refuses_a_bad_timeout(llm, monkeypatch, text, free_port):
     monkeypatch.setenv("OPENAI_TIMEOUT", text)
     with pytest.raises(llm.ModelError, match="OPENAI_TIMEOUT="):
         llm.chat(HISTORY)
+
+
+def test_the_quickstart_is_the_handler_of_asya_init_and_the_actor_of_the_page():
+    config, actor = yaml.safe_load_all((EXAMPLES / "quickstart.yaml").read_text())
+    template = ROOT / "cli" / "src" / "asya_cli" / "templates" / "agent.py"
+    assert config["data"] == {"agent.py": template.read_text()}
+    (shown,) = [block for block in section("quickstart.md", "On Kubernetes") if block.language == "yaml"]
+    assert actor == yaml.safe_load(shown.text)
+    volume = actor["spec"]["podTemplate"]["spec"]["volumes"][0]
+    assert volume["configMap"]["name"] == config["metadata"]["name"]

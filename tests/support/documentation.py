@@ -60,6 +60,21 @@ def blocks(page: str) -> list[Block]:
     return found
 
 
+def section(page: str, title: str) -> list[Block]:
+    """The blocks of a page below a heading of the second level."""
+    text = (DOCS / page).read_text()
+    start = text.index(f"\n## {title}\n")
+    line = text.count("\n", 0, start) + 1
+    end = text.find("\n## ", start + 1)
+    return [block for block in blocks(page) if line < block.line <= text.count("\n", 0, end) + 1]
+
+
+def matches(wanted: str, output: str) -> bool:
+    """Whether `output` is `wanted`, in which an ellipsis stands for anything in its line."""
+    pattern = "".join(".*" if part == "…" else re.escape(part) for part in re.split("(…)", wanted.strip()))
+    return re.fullmatch(pattern, output.strip()) is not None
+
+
 def navigation() -> list[str]:
     """The pages that mkdocs.yml leads to, in order."""
     sections = yaml.safe_load((DOCS.parent / "mkdocs.yml").read_text())["nav"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import yaml
-from asya_contract.names import STATE_LABEL
+from asya_contract.names import ACTOR_LABEL
 from asya_operator.api.patterns import SCHEMES_OF
 from asya_operator.inject import PORT_NAME
 from asya_operator.kube import KINDS
@@ -262,8 +262,30 @@ def test_monitors_find_the_ports_of_metrics() -> None:
         ports = {port["name"]: port["targetPort"] for port in service["spec"]["ports"]}
         assert ports[service_monitor["endpoints"][0]["port"]] == "health"
     (pod_monitor,) = [b["spec"] for b in bodies if b["kind"] == "PodMonitor"]
-    assert pod_monitor["selector"] == {"matchLabels": {STATE_LABEL: "true"}}
-    assert [endpoint["port"] for endpoint in pod_monitor["podMetricsEndpoints"]] == [PORT_NAME]
+    assert pod_monitor["selector"] == {"matchExpressions": [{"key": ACTOR_LABEL, "operator": "Exists"}]}
+    assert [endpoint["port"] for endpoint in pod_monitor["podMetricsEndpoints"]] == [PORT_NAME, "http"]
+
+
+def test_rules_and_dashboard_are_those_of_the_files() -> None:
+    """What they say is tested in tests/house/test_monitoring.py."""
+    values = ["prometheusRule.enabled=true", "prometheusRule.labels.release=prometheus", "dashboard.enabled=true"]
+    bodies = objects(render([f"monitoring.{value}" for value in values]))
+    (rule,) = [b for b in bodies if b["kind"] == "PrometheusRule"]
+    assert rule["spec"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    (dashboard,) = [b for b in bodies if b["kind"] == "ConfigMap" and b["metadata"]["name"].endswith("-dashboard")]
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(dashboard["data"]["asya-state.json"]) == json.loads(
+        (CHART / "files" / "dashboard.json").read_text()
+    )
+    published = [
+        "monitoring.prometheusRule.enabled=true",
+        "monitoring.prometheusRule.runbookUrl=https://docs.example/asya",
+    ]
+    (rule,) = [b for b in objects(render(published)) if b["kind"] == "PrometheusRule"]
+    for alert in [alert for group in rule["spec"]["groups"] for alert in group["rules"]]:
+        url = alert["annotations"]["runbook_url"]
+        assert url == f"https://docs.example/asya/operations/alerts/#{alert['alert'].lower()}"
 
 
 def test_every_value_is_described_and_in_the_schema() -> None:

@@ -171,10 +171,11 @@ class Connection(BaseProtocol):
     __slots__ = (
         "_current",
         "_ended",
-        "_general",
         "_listener",
+        "_missing",
         "_queue",
         "_refusal",
+        "_rests",
         "_task",
         "_waiter",
         "busy",
@@ -189,7 +190,11 @@ class Connection(BaseProtocol):
         self._task: asyncio.Task[None] | None = None
         self._current: Request | None = None
         self._refusal: StoreError | None = None
-        self._general = False
+        self._missing = 0
+        """Bytes until the general parser has all of a body whose length was said."""
+        self._rests = False
+        """The general parser holds no part of a request that is not in the queue: it was given the last byte of a
+        body, or an empty line, which would have ended a head."""
         self._ended = False
         self.busy = False
         self.last = listener.deadlines.now()
@@ -222,27 +227,36 @@ class Connection(BaseProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None or self._ended:
             return
-        if not self._general:
-            whole = self._listener.heads.parse_whole(data)
-            if whole is not None and len(self._queue) < PIPELINE:
-                head, write_id, body = whole
-                self._queue.append(Request(head, write_id, self, body))
-                waiter = self._waiter
-                if waiter is not None and not waiter.done():
-                    waiter.set_result(None)
-                return
-            # From here on aiohttp's parser: it alone knows where the next request begins.
-            self._general = True
-            self._parser = HttpRequestParser(
-                self,
-                self._loop,
-                BUFFER,
-                max_line_size=MAX_HEAD,
-                max_field_size=MAX_HEAD,
-                auto_decompress=False,
-                max_msg_queue_size=PIPELINE,
-            )
+        if self._parser is None or (self._rests and data and not (self.busy or self._queue)):
+            begun = self._listener.heads.parse(data)
+            self._missing = 0
+            if begun is not None:
+                head, write_id, body = begun
+                if head.length == len(body) and len(self._queue) < PIPELINE:
+                    self._parser = None
+                    self._queue.append(Request(head, write_id, self, body))
+                    waiter = self._waiter
+                    if waiter is not None and not waiter.done():
+                        waiter.set_result(None)
+                    return
+                self._missing = len(data) + head.length - len(body)
+            self._parser = self._general_parser()
+        if data:
+            self._missing -= len(data)
+            self._rests = not self._missing or data.endswith(b"\r\n\r\n")
         self._parse(data)
+
+    def _general_parser(self) -> HttpRequestParser:
+        """For what is no usual request. It alone knows where the next one begins, until it rests."""
+        return HttpRequestParser(
+            self,
+            self._loop,
+            BUFFER,
+            max_line_size=MAX_HEAD,
+            max_field_size=MAX_HEAD,
+            auto_decompress=False,
+            max_msg_queue_size=PIPELINE,
+        )
 
     def _parse(self, data: bytes) -> None:
         parser = self._parser
@@ -315,7 +329,7 @@ class Connection(BaseProtocol):
                     continue
                 self.busy = True
                 request = self._current = queue.popleft()
-                if self._general:
+                if self._parser is not None:
                     self._consumed(request)
                 answer = await listener.handler(request)
                 payload = request.payload

@@ -1,7 +1,7 @@
-"""The usual request, taken apart in a tenth of the time: one that came whole, in one read, with plain headers.
+"""The head of the usual request, taken apart in a tenth of the time: one that came in one read, with plain headers.
 
-Anything else (chunked or long bodies, split heads, unknown headers, whatever is malformed) is None here, and
-aiohttp's parser decides about it. What is accepted here, that parser accepts with the same meaning.
+Anything else (chunked bodies, split heads, unknown headers, whatever is malformed) is None here, and aiohttp's
+parser decides about it. What is accepted here, that parser accepts with the same meaning.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
+from asya_contract.tracing import HEADER
 from asya_contract.wire import H_PROTOCOL, H_SOURCE_IF_MATCH, H_WRITE_ID
 
 METHODS = frozenset({"GET", "HEAD", "PUT", "PATCH", "DELETE", "POST"})
@@ -30,6 +31,7 @@ _NAMES = frozenset(
         "If-None-Match",
         H_PROTOCOL,
         H_SOURCE_IF_MATCH,
+        HEADER,
     }
 )
 
@@ -37,7 +39,7 @@ _NAMES = frozenset(
 class Head:
     """Request line and headers. One object may stand for many requests, so nobody changes it but for `plan`.
 
-    `headers` go by their usual spelling. `length` is that of the body where it was parsed here.
+    `headers` go by their usual spelling. `length` is that of the body, 0 where it is not said.
     """
 
     __slots__ = ("headers", "length", "method", "plan", "target")
@@ -52,8 +54,8 @@ class Head:
         """What the handler made of it, for the next request with this head."""
 
 
-Whole = tuple[Head, str | None, bytes]
-"""Head without the write id, the write id, body."""
+Begun = tuple[Head, str | None, bytes]
+"""Head without the write id, the write id, and what follows: some of the body, all of it, or more."""
 
 
 class Heads:
@@ -62,8 +64,8 @@ class Heads:
     def __init__(self) -> None:
         self._kept = lru_cache(maxsize=4096)(_parse)
 
-    def parse_whole(self, data: bytes) -> Whole | None:
-        """The one request that `data` is, or None where it is anything else."""
+    def parse(self, data: bytes) -> Begun | None:
+        """The request that `data` begins with, or None where it is not a usual one."""
         end = data.find(b"\r\n\r\n", 0, MAX_HEAD) + 4
         if end < 4:
             return None
@@ -79,9 +81,7 @@ class Heads:
                 return None
             text = text[:at] + text[close:]
         head = self._kept(text) if len(text) <= _KEPT else _parse(text)
-        if head is None or head.length != len(data) - end:
-            return None
-        return head, write_id, data[end:]
+        return None if head is None else (head, write_id, data[end:])
 
 
 def _parse(text: bytes) -> Head | None:

@@ -91,6 +91,7 @@ class Users:
     async def opened(self, credentials: str, prefix: str) -> AsyncIterator[S3Store]:
         store = S3Store(StoreConfig(self.server.bucket, prefix, self.variables[credentials]))
         await store._calls.connect()
+        await store._calls.find_objects()
         try:
             yield store
         finally:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from aiohttp import web
 
 from asya_proxy import races, selftest
 from asya_proxy.errors import (
@@ -38,9 +42,9 @@ from asya_proxy.stores.s3 import S3Store
 from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
 from asya_proxy.testing.conditions import ConditionCases
 from asya_proxy.testing.optional import CopyCases
-from support.fake_s3 import FakeS3, Fault
+from support.fake_s3 import ACCESS_KEY, FakeS3, Fault
 from support.server_s3 import S3Server
-from support.servers import free_port
+from support.servers import free_port, self_signed
 from support.waivers import waive
 
 MIB = 1 << 20
@@ -434,7 +438,7 @@ class TestLostAnswers:
     async def test_nobody_there(self, versitygw: S3Server, connect: Open) -> None:
         store = await connect(versitygw, f"test/{secrets.token_hex(6)}/", attempt_timeout=2)
         stat = await store.put(b"f", Body(b"old"), change())
-        versitygw.stop()
+        await asyncio.to_thread(versitygw.stop)  # the loop goes on, and sees the kept connections end
         try:
             for work in (store.put(b"f", Body(b"new"), change(match(stat.version))), store.head(b"f"), store.ping()):
                 with pytest.raises(Unavailable, match="unreachable") as failure:
@@ -588,7 +592,7 @@ def _uploads(place: Place) -> list[Any]:
 
 class TestReading:
     @pytest.mark.parametrize("fault", [partial(Fault, drop=True), partial(Fault, answer=(503, "SlowDown"))])
-    async def test_reads_are_repeated_by_the_sdk(self, fake: FakeS3, connect: Open, fault: Any) -> None:
+    async def test_reads_are_repeated(self, fake: FakeS3, connect: Open, fault: Any) -> None:
         store = await connect(fake)
         await store.put(b"f", Body(b"x"), change())
         fake.fault(fault("GetObject"))
@@ -632,9 +636,30 @@ class TestReading:
     async def test_an_answer_that_breaks_off(self, fake: FakeS3, connect: Open, size: int) -> None:
         store = await connect(fake)
         await store.put(b"f", Body(bytes(size)), change())
-        fake.fault(Fault("GetObject", cut=size - 10))
+        for _ in range(3):  # a small one is asked for again
+            fake.fault(Fault("GetObject", cut=size - 10))
         with pytest.raises(Unavailable):
             await content(await store.get(b"f"))
+
+    @pytest.mark.parametrize("size", [1000, 3 * MIB])
+    async def test_content_is_compared_with_its_checksum(self, fake: FakeS3, connect: Open, size: int) -> None:
+        asked = {
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_supported",
+            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_supported",
+        }
+        store = await connect(fake, environ={**fake.environ, **asked})
+        await store.put(b"f", Body(bytes(size)), change())
+        assert fake.objects["p/f"].checksum
+        assert await content(await store.get(b"f")) == bytes(size)
+        fake.fault(Fault("GetObject", damage=True))
+        with pytest.raises(Unavailable, match="checksum"):
+            await content(await store.get(b"f"))
+
+    async def test_custom_endpoints_are_asked_for_no_checksum(self, fake: FakeS3, connect: Open) -> None:
+        store = await connect(fake)
+        await store.put(b"f", Body(b"x"), change())
+        assert not fake.objects["p/f"].checksum
+        assert await content(await store.get(b"f")) == b"x"
 
     async def test_a_reader_that_gives_up_frees_the_connection(self, fake: FakeS3, connect: Open) -> None:
         store = await connect(fake)
@@ -648,7 +673,7 @@ class TestReading:
         assert len(await content(await store.get(b"f"))) == 9 * MIB
 
     async def test_beyond_the_bound_it_is_busy(self, fake: FakeS3, connect: Open, monkeypatch: Any) -> None:
-        monkeypatch.setattr("asya_proxy.stores.s3_calls.THREADS", 1)
+        monkeypatch.setattr("asya_proxy.stores.s3_calls.PARALLEL", 1)
         monkeypatch.setattr("asya_proxy.stores.s3_calls.WAITING", 1)
         store = await connect(fake)
         fault = fake.fault(Fault("GetObject", hold=True))
@@ -708,6 +733,55 @@ class TestConnecting:
     async def test_an_endpoint_that_is_none(self, fake: FakeS3, connect: Open) -> None:
         with pytest.raises(BadRequest, match="not-a-url"):
             await connect(fake, environ={**fake.environ, "AWS_ENDPOINT_URL": "not-a-url"})
+
+    async def test_through_a_forward_proxy(self, fake: FakeS3, connect: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HTTP_PROXY", fake.endpoint)
+        for name in ("NO_PROXY", "no_proxy", "http_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        store = await connect(fake, environ={**fake.environ, "AWS_ENDPOINT_URL": "http://s3.invalid"})
+        stat = await store.put(b"f", Body(b"x"), change())
+        assert await content(await store.get(b"f")) == b"x"
+        await store.delete(b"f", change(match(stat.version)))
+        assert not fake.objects
+
+    async def test_over_tls(self, connect: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        with FakeS3(tls=self_signed(tmp_path)) as fake:
+            with pytest.raises(Unavailable, match="TLS failed"):
+                await connect(fake)
+            monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "cert.pem"))
+            store = await connect(fake)
+            await store.put(b"f", Body(b"x"), change())
+            assert await content(await store.get(b"f")) == b"x"
+
+    async def test_a_cloud_identity_is_renewed_off_the_loop(
+        self, fake: FakeS3, connect: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The server of the identity lives on the loop: a signature that waited there for new keys would never end."""
+        given = 0
+
+        async def give(_: web.BaseRequest) -> web.Response:
+            nonlocal given
+            given += 1
+            soon = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()  # so soon that every signature renews it
+            keys = {"AccessKeyId": ACCESS_KEY, "SecretAccessKey": "s", "Token": "t", "Expiration": soon}
+            return web.json_response(keys)
+
+        runner = web.ServerRunner(web.Server(give, access_log=None))
+        await runner.setup()
+        listening = socket.create_server(("127.0.0.1", 0))
+        await web.SockSite(runner, listening).start()
+        port = listening.getsockname()[1]
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{port}/")
+        environ = {name: value for name, value in fake.environ.items() if "KEY" not in name}
+        try:
+            store = await connect(fake, environ=environ)
+            before = given
+            async with asyncio.timeout(10):
+                await store.put(b"f", Body(b"x"), change())
+                assert await content(await store.get(b"f")) == b"x"
+            assert given >= before + 2
+        finally:
+            await runner.cleanup()
 
     async def test_keys_are_read_anew(self, versitygw: S3Server, connect: Open) -> None:
         environ = dict(versitygw.environ)

@@ -8,10 +8,13 @@ access key, region and bucket are. It is checked by the same tests as the real s
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import socket
+import ssl
 import threading
 import time
+import zlib
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -29,6 +32,7 @@ ACCESS_KEY = "asyaasya"
 REGION = "us-east-1"
 MIN_PART = 5 << 20
 NAME_LIMIT = 1024
+CHECKSUM = "x-amz-checksum-crc32"
 
 
 class Refused(Exception):
@@ -48,6 +52,8 @@ class Object:
     etag: str
     metadata: dict[str, str]
     time: float = field(default_factory=time.time)
+    checksum: str = ""
+    """CRC-32, where the writer gave it."""
 
 
 @dataclass
@@ -72,6 +78,8 @@ class Fault:
     hold: bool = False
     cut: int = -1
     """Of a GET: end the body after so many bytes."""
+    damage: bool = False
+    """Of a GET: another last byte."""
     reached: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
 
@@ -80,7 +88,12 @@ class FakeS3:
     """`with FakeS3() as fake`: serves on a loopback port from a thread of its own."""
 
     def __init__(
-        self, *, min_part: int = MIN_PART, region: str = REGION, ignores: frozenset[str] = frozenset()
+        self,
+        *,
+        min_part: int = MIN_PART,
+        region: str = REGION,
+        ignores: frozenset[str] = frozenset(),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """`ignores`: the operations that take conditions and do not keep them, as some servers do; or one condition
         of one of them (`PutObject If-Match`). If-Match on a missing key is answered 404 even then."""
@@ -92,6 +105,7 @@ class FakeS3:
         self._min_part = min_part
         self._region = region
         self._ignores = ignores
+        self._tls = tls
         self._count = 0
         self._port = 0
         self._loop = asyncio.new_event_loop()
@@ -99,7 +113,7 @@ class FakeS3:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self._port}"
 
     bucket = BUCKET
 
@@ -137,7 +151,7 @@ class FakeS3:
         self._runner = web.ServerRunner(web.Server(self._serve, access_log=None), shutdown_timeout=1)
         await self._runner.setup()
         self._socket = socket.create_server(("127.0.0.1", 0))
-        await web.SockSite(self._runner, self._socket).start()
+        await web.SockSite(self._runner, self._socket, ssl_context=self._tls).start()
         self._port = self._socket.getsockname()[1]
 
     async def _stop(self) -> None:
@@ -155,6 +169,8 @@ class FakeS3:
         if request.headers.get("Expect") == "100-continue" and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         path, _, query_string = request.raw_path.partition("?")
+        if path.startswith("http://"):  # it is asked as the forward proxy of another server
+            path = "/" + path.removeprefix("http://").partition("/")[2]
         bucket, _, key = path.lstrip("/").partition("/")
         query = dict(parse_qsl(query_string, keep_blank_values=True))
         call = _Call(request, unquote(bucket), unquote(key), query, await request.content.read())
@@ -177,6 +193,8 @@ class FakeS3:
         answer.headers["x-amz-request-id"] = str(len(self.requests))
         if fault is not None and fault.lose:
             return _gone(request)
+        if fault is not None and fault.damage and isinstance(answer.body, bytes):
+            answer.body = answer.body[:-1] + bytes([answer.body[-1] ^ 1])
         if fault is not None and fault.cut >= 0:
             return await _cut(request, answer, fault.cut)
         return answer
@@ -242,6 +260,8 @@ class FakeS3:
         }
         span = call.headers.get("Range")
         if span is None:
+            if found.checksum and call.headers.get("x-amz-checksum-mode") == "ENABLED":
+                headers[CHECKSUM] = found.checksum
             return web.Response(body=found.data, headers=headers)
         start, end = _range(span, len(found.data))
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(found.data)}"
@@ -251,7 +271,10 @@ class FakeS3:
 
     def _PutObject(self, call: _Call) -> web.Response:  # noqa: N802
         self._demand(call, call.key)
-        made = Object(call.body, hashlib.md5(call.body).hexdigest(), call.metadata)
+        checksum = call.headers.get(CHECKSUM, "")
+        if checksum and base64.b64decode(checksum) != zlib.crc32(call.body).to_bytes(4, "big"):
+            raise Refused(400, "BadDigest")
+        made = Object(call.body, hashlib.md5(call.body).hexdigest(), call.metadata, checksum=checksum)
         self.objects[call.key] = made
         return web.Response(headers={"ETag": f'"{made.etag}"'})
 

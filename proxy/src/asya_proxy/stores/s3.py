@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from contextlib import aclosing
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from asya_proxy.errors import Conflict, KeyNotFound, PermissionDenied, RangeInvalid, TooLarge, Unavailable
@@ -33,11 +33,13 @@ from asya_proxy.stores.base import (
     StoreConfig,
     Traits,
 )
+from asya_proxy.stores.http_link import Answer
 from asya_proxy.stores.s3_calls import S3Calls, conditions, header, quoted, unquoted
 from asya_proxy.stores.s3_multipart import MAX_SIZE, PART, Multipart, Origin, SourceMoved, part_size
 from asya_proxy.stores.spool import chained, parts
-from asya_proxy.stores.threads import PieceStream
 
+_FIRST_BYTE = {"Range": "bytes=0-0"}
+_HISTORY = f"x-amz-meta-{history.FIELD}"
 _PAGE = 1000
 """Names in one answer, at most (ListObjectsV2)."""
 
@@ -55,10 +57,11 @@ class S3Store(BaseStore):
     async def connect(self) -> None:
         await self._calls.connect()
         await self.ping()
+        await self._calls.find_objects()
 
     async def close(self) -> None:
         await self._multipart.close(self._timeout)
-        self._calls.close()
+        await self._calls.close()
 
     async def ping(self) -> None:
         """A listing of one name: unlike HEAD it says why it was refused. Raises KeyNotFound without a bucket."""
@@ -76,9 +79,8 @@ class S3Store(BaseStore):
 
     async def head(self, key: bytes) -> Stat | None:
         # A GET of one byte, because the 404 of a HEAD does not say what is missing: object, bucket or user.
-        ask = partial(self._calls.sdk.reads.get_object, Bucket=self._bucket, Key=self._name(key), Range="bytes=0-0")
         try:
-            answer = await self._calls.read("head", ask, discard=_close)
+            answer = await self._calls.get("head", self._name(key), _FIRST_BYTE)
         except KeyNotFound:
             return None
         except RangeInvalid:
@@ -86,7 +88,7 @@ class S3Store(BaseStore):
         except PermissionDenied as refusal:
             await self._hidden(key, refusal)
             return None
-        _close(answer)
+        answer.close()
         return _stat(answer)
 
     async def _hidden(self, key: bytes, refusal: PermissionDenied) -> None:
@@ -103,12 +105,11 @@ class S3Store(BaseStore):
 
     async def _head_empty(self, key: bytes) -> Stat | None:
         """An empty object has no first byte to ask for; a whole GET of it is small, unless it grew since."""
-        ask = partial(self._calls.sdk.reads.get_object, Bucket=self._bucket, Key=self._name(key))
         try:
-            answer = await self._calls.read("head", ask, discard=_close)
+            answer = await self._calls.get("head", self._name(key), {})
         except KeyNotFound:
             return None
-        _close(answer)
+        answer.close()
         return _stat(answer)
 
     async def get(
@@ -116,21 +117,24 @@ class S3Store(BaseStore):
     ) -> Reading | None:
         if end is not None and (start < 0 or end <= start):
             return await self._get_measured(key, start, end, version)
-        ask: dict[str, Any] = {"Bucket": self._bucket, "Key": self._name(key)}
+        headers: dict[str, str] = {}
         if start < 0:
-            ask["Range"] = f"bytes={start}"
+            headers["Range"] = f"bytes={start}"
         elif start or end is not None:
-            ask["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+            headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
         if version is not None:
-            ask["IfMatch"] = quoted(version)
+            headers["If-Match"] = quoted(version)
         try:
-            fetched = await self._calls.read("get", partial(self._fetch, ask), discard=lambda got: _close(got.answer))
+            answer = await self._calls.get("get", self._name(key), headers)
         except KeyNotFound:
             return None
         except PermissionDenied as refusal:
             await self._hidden(key, refusal)
             return None
-        return self._reading(fetched, suffix=start < 0)
+        stat = _stat(answer)
+        if answer.stream is None and start < 0 and stat.size == 0:  # some backends answer 200 here, some 416
+            raise RangeInvalid(f"{self._calls.where('get')}: the file is empty")
+        return Reading(stat, None if answer.stream else answer.data, answer.stream)
 
     async def _get_measured(self, key: bytes, start: int, end: int, version: str | None) -> Reading | None:
         """Ranges that need the size first, or nothing but it."""
@@ -143,30 +147,6 @@ class S3Store(BaseStore):
         if end <= start:
             return Reading(stat, data=b"")
         return await self.get(key, start=start, end=end, version=stat.version)
-
-    def _fetch(self, ask: dict[str, Any]) -> _Fetched:
-        answer = self._calls.sdk.reads.get_object(**ask)
-        try:
-            # Read to the end where it fits: only then does the SDK notice an answer that breaks off.
-            small = answer["ContentLength"] <= CHUNK
-            return _Fetched(answer, answer["Body"].read() if small else answer["Body"].read(CHUNK))
-        except BaseException:
-            _close(answer)
-            raise
-
-    def _reading(self, fetched: _Fetched, *, suffix: bool) -> Reading:
-        answer, stat = fetched.answer, _stat(fetched.answer)
-        length, body = int(answer["ContentLength"]), answer["Body"]
-        if length <= CHUNK:
-            body.close()
-            if suffix and stat.size == 0:  # some backends answer 200 here, some 416
-                raise RangeInvalid(f"{self._calls.where('get')}: the file is empty")
-            return Reading(stat, data=fetched.first)
-
-        async def pull() -> bytes:
-            return await self._calls.read("get", partial(body.read, CHUNK), pool=self._calls.large)
-
-        return Reading(stat, stream=PieceStream(fetched.first, length, pull, body.close))
 
     async def list(self, prefix: bytes, *, delimiter: bool = False, after: bytes = b"", limit: int = _PAGE) -> Page:
         start = object_keys.folded(prefix, after) if delimiter else after
@@ -212,9 +192,14 @@ class S3Store(BaseStore):
             if first[0].last:
                 return await self._put_whole(name, first[0].data, writes, change.when)
             answer, size = await self._multipart.put(name, chained(first, cut), _metadata(writes), change.when)
-            return _written(answer, size, writes)
+            return _made(answer, size, writes)
 
     async def _put_whole(self, name: str, data: bytes, writes: tuple[Past, ...], when: Precondition) -> Stat:
+        if len(data) <= CHUNK:
+            headers = {f"x-amz-meta-{field}": value for field, value in _metadata(writes).items()}
+            answer = (await self._calls.put(name, data, headers, when)).headers
+            return _written(answer["ETag"], answer.get("Date", ""), len(data), writes)
+        # In a thread: it takes long, and the backend may refuse before it has read all.
         send = partial(
             self._calls.sdk.changes.put_object,
             Bucket=self._bucket,
@@ -223,8 +208,7 @@ class S3Store(BaseStore):
             Metadata=_metadata(writes),
             **conditions(when),
         )
-        pool = self._calls.small if len(data) <= CHUNK else self._calls.large
-        return _written(await self._calls.change("put", send, when=when, pool=pool), len(data), writes)
+        return _made(await self._calls.change("put", send, when=when, pool=self._calls.large), len(data), writes)
 
     async def delete(self, key: bytes, change: Change) -> None:
         # Asked first: the answer to a DELETE does not tell (everywhere) whether there was anything. Whether the
@@ -233,13 +217,7 @@ class S3Store(BaseStore):
             if change.when.any:
                 raise KeyNotFound(self._calls.where("delete"))
             raise Conflict(f"{self._calls.where('delete')}: it is not at version {change.when.version}, but gone")
-        remove = partial(
-            self._calls.sdk.changes.delete_object,
-            Bucket=self._bucket,
-            Key=self._name(key),
-            **conditions(change.when),
-        )
-        await self._calls.change("delete", remove, when=change.when)
+        await self._calls.delete(self._name(key), change.when)
 
     # What the self-test asks of it: `capabilities.InParts`
 
@@ -265,7 +243,7 @@ class S3Store(BaseStore):
                 return await self._put_whole(self._name(target), data, writes, change.when)
             origin = Origin(self._name(source), stat.version, stat.size)
             answer = await self._multipart.copy(origin, self._name(target), _metadata(writes), change.when)
-            return _written(answer, stat.size, writes)
+            return _made(answer, stat.size, writes)
         except SourceMoved:
             if when_source.any:  # nobody asked for this version: the next attempt takes the new one
                 raise Unavailable(f"{where}: the source was written meanwhile", ambiguous=False) from None
@@ -283,11 +261,6 @@ class S3Store(BaseStore):
 
     def _name(self, key: bytes) -> str:
         return object_keys.object_name(self._prefix, key)
-
-
-class _Fetched(NamedTuple):
-    answer: Any
-    first: bytes
 
 
 class _Listed(NamedTuple):
@@ -311,28 +284,33 @@ def _listed(answer: Mapping[str, Any], cut: int) -> list[_Listed]:
     return sorted(listed, key=lambda item: item.object_name)
 
 
-def _close(answer: Mapping[str, Any]) -> None:
-    answer["Body"].close()
-
-
 def _metadata(writes: tuple[Past, ...]) -> dict[str, str]:
     return {history.FIELD: history.encode(writes)}
 
 
-def _stat(answer: Mapping[str, Any]) -> Stat:
-    """The object of a GetObject answer, ranged or not."""
-    total = header(answer, "content-range").rpartition("/")[2]
-    fields = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
+def _stat(answer: Answer) -> Stat:
+    """The object of an answer to GET, ranged or not."""
+    headers = answer.headers
+    total = headers.get("Content-Range", "").rpartition("/")[2]
     return Stat(
-        version=unquoted(answer["ETag"]),
-        size=int(total) if total else int(answer["ContentLength"]),
-        mtime_ns=int(answer["LastModified"].timestamp()) * 10**9,
-        history=history.decode(fields.get(history.FIELD, "")),
+        version=unquoted(headers["ETag"]),
+        size=int(total) if total else answer.length,
+        mtime_ns=_seconds(headers["Last-Modified"]) * 10**9,
+        history=history.decode(headers.get(_HISTORY, "")),
     )
 
 
-def _written(answer: Mapping[str, Any], size: int, writes: tuple[Past, ...]) -> Stat:
+def _made(answer: Mapping[str, Any], size: int, writes: tuple[Past, ...]) -> Stat:
+    """The object that the SDK made."""
+    return _written(answer["ETag"], header(answer, "date"), size, writes)
+
+
+def _written(etag: str, date: str, size: int, writes: tuple[Past, ...]) -> Stat:
     """The object that a change made. Its time is that of the answer: S3 tells the object's own only when asked."""
-    date = header(answer, "date")
-    when = parsedate_to_datetime(date).timestamp() if date else time.time()
-    return Stat(unquoted(answer["ETag"]), size, int(when) * 10**9, writes)
+    return Stat(unquoted(etag), size, (_seconds(date) if date else int(time.time())) * 10**9, writes)
+
+
+@lru_cache(maxsize=256)
+def _seconds(date: str) -> int:
+    """Of the Unix epoch."""
+    return int(parsedate_to_datetime(date).timestamp())

@@ -5,30 +5,47 @@ The only place that knows botocore's exceptions; no operation on a state file is
 
 from __future__ import annotations
 
+import os
+import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import aiohttp
 import boto3.session
 import botocore.session
 from botocore import exceptions as sdk
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
-from botocore.credentials import CredentialProvider, Credentials, ReadOnlyCredentials
+from botocore.credentials import CredentialProvider, Credentials, ReadOnlyCredentials, RefreshableCredentials
+from botocore.httpsession import get_cert_path
 from botocore.loaders import Loader, create_loader
+from botocore.parsers import create_parser
+from botocore.signers import RequestSigner
+from botocore.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
 from asya_proxy import errors
 from asya_proxy.errors import StoreError, Unavailable
+from asya_proxy.stores import http_link
+from asya_proxy.stores.http_link import Route
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-SDK_ERRORS = (sdk.ClientError, sdk.BotoCoreError, HTTPError, OSError)
-"""Everything that a call of the SDK may raise; `translate` takes them."""
+SDK_ERRORS = (sdk.ClientError, sdk.BotoCoreError, HTTPError, *http_link.ERRORS)
+"""Everything that a request may raise, the SDK's or one of `s3_objects`; `translate` takes them."""
 
 CONNECT_TIMEOUT = 3.0
 SLOW_TIMEOUT = 30.0
 """Seconds that a server-side copy or the completion of an upload may take without a sign of life."""
+
+CHECKSUM = "x-amz-checksum-crc32"
+"""The checksum that the SDK gives to content, and so do we."""
+_OPERATIONS = {"GET": "GetObject", "PUT": "PutObject", "DELETE": "DeleteObject"}
+_SENT_WITH_READS = ("x-amz-checksum-mode",)
+_SOME = "name"
 
 
 class Clients(NamedTuple):
@@ -37,6 +54,42 @@ class Clients(NamedTuple):
     reads: S3Client
     changes: S3Client
     slow: S3Client
+    credentials: Credentials | None
+    authorities: str | None
+    """The file of the certificates to trust, where it is not the SDK's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPlace:
+    """Where the SDK finds the objects of a bucket, and how it asks for them."""
+
+    base: str
+    """The URL of an object, but for its encoded name."""
+    route: Route
+    checksums: bool
+    """Whether content goes up with a checksum, for S3 to compare and keep."""
+    read_headers: Mapping[str, str]
+    _context: Mapping[str, Any]
+    _signer: RequestSigner
+    _credentials: Credentials | None
+
+    @property
+    def write_headers(self) -> Mapping[str, str]:
+        return {"User-Agent": self.read_headers["User-Agent"]}
+
+    def credentials_are_old(self) -> bool:
+        """Whether the next signature fetches new ones first, which blocks."""
+        credentials = self._credentials
+        return isinstance(credentials, RefreshableCredentials) and bool(credentials.refresh_needed())
+
+    def sign(self, method: str, url: str, headers: Mapping[str, str], data: bytes) -> dict[str, str]:
+        """`headers` and those of the signature."""
+        request = AWSRequest(method=method, url=url, headers=headers, data=data)
+        # With a checksum and TLS the SDK need not hash the content for the signature too.
+        summed = {"request_algorithm": {"in": "header", "name": CHECKSUM}} if CHECKSUM in headers else {}
+        request.context.update(self._context, checksum=summed, has_streaming_input=bool(data))
+        self._signer.sign(_OPERATIONS[method], request)
+        return dict(request.headers.items())
 
 
 class _EnvironCredentials(Credentials):
@@ -112,7 +165,55 @@ def make_clients(environ: Mapping[str, str], *, attempt_timeout: float, connecti
         reads=make(3, attempt_timeout),
         changes=make(1, attempt_timeout),
         slow=make(1, max(SLOW_TIMEOUT, attempt_timeout)),
+        credentials=core.get_credentials(),
+        authorities=core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE"),
     )
+
+
+class _Prepared(Exception):
+    """Carries what the SDK is about to sign."""
+
+    def __init__(self, request: AWSRequest, signer: RequestSigner) -> None:
+        super().__init__()
+        self.request = request
+        self.signer = signer
+
+
+def find_objects(clients: Clients, bucket: str) -> ObjectPlace:
+    """Ask the SDK for an object up to where it would sign and send. Blocking where credentials must be fetched. Raises
+    what `translate` takes."""
+
+    def stop(request: AWSRequest, request_signer: RequestSigner, **_: Any) -> None:
+        raise _Prepared(request, request_signer)
+
+    client = clients.reads
+    client.meta.events.register_last("before-sign.s3.GetObject", stop)
+    try:
+        client.get_object(Bucket=bucket, Key=_SOME)
+    except _Prepared as prepared:
+        request, signer = prepared.request, prepared.signer
+    finally:
+        client.meta.events.unregister("before-sign.s3.GetObject", stop)
+    base = str(request.url).removesuffix(_SOME)
+    settings: Any = client.meta.config
+    wanted = (*_SENT_WITH_READS, "User-Agent")
+    return ObjectPlace(
+        base=base,
+        route=_route(base, clients.authorities),
+        checksums=settings.request_checksum_calculation == "when_supported",
+        read_headers={name: request.headers[name] for name in wanted if name in request.headers},
+        _context=dict(request.context),
+        _signer=signer,
+        _credentials=clients.credentials,
+    )
+
+
+def _route(url: str, authorities: str | None) -> Route:
+    """The way that the SDK would take."""
+    scheme = url.partition("://")[0]
+    bundle = str(authorities or get_cert_path(True))
+    tls = ssl.create_default_context(cafile=bundle) if scheme == "https" else None
+    return Route(tls, get_environ_proxies(url).get(scheme))
 
 
 def _at_once(params: dict[str, Any], **_: Any) -> None:
@@ -176,6 +277,8 @@ _BY_CODE: dict[str, tuple[type[StoreError], str]] = {
     "TooManyRequests": (errors.Busy, "the backend limits the rate of requests: {message}"),
 }
 
+_PARSER: Any = create_parser("rest-xml")
+
 _NOT_SENT = (sdk.EndpointConnectionError, sdk.ConnectTimeoutError, sdk.ProxyConnectionError)
 _NO_CREDENTIALS = (
     sdk.NoCredentialsError,
@@ -183,6 +286,12 @@ _NO_CREDENTIALS = (
     sdk.ProfileNotFound,
 )
 _CREDENTIALS_UNREACHABLE = (sdk.CredentialRetrievalError, sdk.TokenRetrievalError, sdk.MetadataRetrievalError)
+
+
+def refusal(method: str, status: int, headers: Mapping[str, str], body: bytes) -> sdk.ClientError:
+    """The exception that the SDK would make of an answer."""
+    answer = {"status_code": status, "headers": headers, "body": body, "context": {}}
+    return sdk.ClientError(_PARSER.parse(answer, None), _OPERATIONS[method])
 
 
 def precondition_failed(error: BaseException) -> bool:
@@ -203,6 +312,9 @@ def translate(error: BaseException, *, changing: bool, where: str) -> StoreError
         return Unavailable(f"{where}: the cloud identity gives no credentials now: {error}", ambiguous=False)
     if isinstance(error, _NOT_SENT):
         return Unavailable(f"{where}: unreachable ({error}): check `endpoint` and the network policy", ambiguous=False)
+    if isinstance(error, aiohttp.ClientError):
+        check = "check `endpoint`, AWS_CA_BUNDLE and the network policy"
+        return http_link.translate(error, changing=changing, where=where, check=check)
     if isinstance(error, sdk.SSLError):
         return Unavailable(
             f"{where}: TLS failed ({error}): check AWS_CA_BUNDLE and the endpoint's name", ambiguous=changing

@@ -107,10 +107,8 @@ async def _refused(work: Awaitable[object]) -> bool:
 
 
 async def _put(calls: S3Calls, name: str, data: bytes, when: Precondition) -> str:
-    send = partial(calls.sdk.changes.put_object, Bucket=calls.bucket, Key=name, Body=data, **conditions(when))
-    return unquoted((await calls.change("put", send, when=when))["ETag"])
+    return unquoted((await calls.put(name, data, {}, when)).headers["ETag"])
 
 
 async def _delete(calls: S3Calls, name: str, when: Precondition) -> None:
-    send = partial(calls.sdk.changes.delete_object, Bucket=calls.bucket, Key=name, **conditions(when))
-    await calls.change("delete", send, when=when)
+    await calls.delete(name, when)

@@ -21,7 +21,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from asya_cli.__main__ import main as asya
-from asya_contract import wire
+from asya_contract import tracing, wire
 from asya_contract.env import ProxyEnv, RuntimeEnv, ShimEnv, Var, variables
 from asya_operator import __main__ as operator_command
 from asya_operator import conditions, deletion, reconcile, refusals, reports
@@ -207,7 +207,7 @@ def _metric(name: str, kind: str, labels: Any, meaning: str) -> Metric:
 
 def headers() -> list[str]:
     """The headers that the wire gives a meaning of its own."""
-    return [value for name, value in vars(wire).items() if name.startswith("H_")]
+    return [*(value for name, value in vars(wire).items() if name.startswith("H_")), tracing.HEADER]
 
 
 def routes() -> list[tuple[str, str, str]]:

@@ -1,6 +1,7 @@
 """The words of the reference that the code does not hold: what requests, headers and codes mean to a reader."""
 
 from asya_contract import wire
+from asya_contract.tracing import HEADER
 
 SECTIONS = (
     ("spec", "What the actor is."),
@@ -79,6 +80,11 @@ HEADERS = {
     wire.H_BASE_ETAG: ("answer", "The version that an append was appended to; absent where it created the file"),
     wire.H_SOURCE_IF_MATCH: ("request", "The version that the source of a rename must have"),
     wire.H_MTIME: ("answer", "Last write, nanoseconds since the epoch"),
+    HEADER: (
+        "request",
+        "The [trace](https://www.w3.org/TR/trace-context/) of the turn: in the log of failed requests, and passed on "
+        "to S3 and GCS",
+    ),
     wire.H_ERROR: ("answer", "The error's code, also where an answer has no body"),
 }
 

@@ -27,8 +27,14 @@ def keys(tree: ast.AST) -> Iterator[str]:
                 yield from (keyword.arg for keyword in node.keywords if keyword.arg)
         elif isinstance(node, ast.Assign) and named & {getattr(target, "id", "") for target in node.targets}:
             yield from _of_dicts(node.value)
-        elif isinstance(node, ast.FunctionDef) and node.name in ("_context", "raised"):
+        elif _says(node) in ("_context", "raised", "told"):
             yield from _of_dicts(node)
+
+
+def _says(node: ast.AST) -> str:
+    """The name of a function, or of an attribute that is given a value with its type."""
+    found: str = getattr(node, "name", "") or getattr(getattr(node, "target", None), "attr", "")
+    return found
 
 
 def _of_dicts(node: ast.AST) -> Iterator[str]:

@@ -46,10 +46,11 @@ INTERPRETERS = interpreters()
 class Proxy:
     """`asya-state-proxy serve` as a child process, on a socket of its own."""
 
-    def __init__(self, directory: Path, consistency: str, backend: str = "memory") -> None:
+    def __init__(self, directory: Path, consistency: str, backend: str = "memory", **variables: str) -> None:
         self.directory = directory
         self.consistency = consistency
         self.backend = backend
+        self._variables = variables
         self.process: subprocess.Popen[bytes] | None = None
         self.socket = directory / f"{consistency}.sock"
         self.mount = Mount(consistency, f"/state-{consistency}")
@@ -64,6 +65,7 @@ class Proxy:
             "STATE_SOCKET": str(self.socket),
             "STATE_HTTP_ADDR": "127.0.0.1:0",
             "SQLITE_DIR": str(self.directory / "sqlite"),
+            **self._variables,
         }
         with open(self.directory / "proxy.log", "ab") as log:
             self.process = subprocess.Popen(

@@ -21,6 +21,7 @@ from asya_proxy.sockets import MountSocket
 from asya_proxy.stores.base import Store, Traits
 from asya_proxy.stores.registry import make_store
 from asya_proxy.stores.wrappers import Immediate, bounded
+from asya_proxy.tracing import Span, passed_on
 
 log = logging.getLogger("asya_proxy.mount")
 
@@ -70,11 +71,12 @@ class Mount:
         health: Health,
         budget: Budget,
         in_flight: InFlight,
+        span: Span = passed_on,
     ) -> None:
         self.settings = settings
         self._deadlines = deadlines
         self._figures = metrics.mount(settings.name, settings.backend, settings.consistency)
-        self._routes = Routes(settings, self._figures, budget, in_flight, health)
+        self._routes = Routes(settings, self._figures, budget, in_flight, health, span)
         self._readiness = Readiness(settings.name, self._figures, deadlines.now)
         health.mounts.append(self._readiness)
         self._store: Store | None = None

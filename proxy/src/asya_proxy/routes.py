@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple, NoReturn
 
+from asya_contract.tracing import HEADER, checked, trace_id
 from asya_contract.wire import (
     H_BACKEND,
     H_BASE_ETAG,
@@ -47,6 +48,7 @@ from asya_proxy.metrics import MountMetrics
 from asya_proxy.service import MAX_PAGE, Listing, Service
 from asya_proxy.settings import MountSettings
 from asya_proxy.stores.base import ABSENT, ANY, Entry, Precondition, Stat, match
+from asya_proxy.tracing import Span, passed_on
 from asya_proxy.wire import (
     Place,
     Target,
@@ -102,6 +104,7 @@ class Routes:
         budget: Budget,
         in_flight: InFlight,
         health: Health,
+        span: Span = passed_on,
     ) -> None:
         self.service: Service | None = None
         self.not_ready = "the proxy is connecting to its backend"
@@ -111,6 +114,7 @@ class Routes:
         self._budget = budget
         self._in_flight = in_flight
         self._health = health
+        self._span = span
         self._tail = (
             f"{H_PROTOCOL}: {PROTOCOL}\r\n{H_CONSISTENCY}: {mount.consistency}\r\n{H_BACKEND}: {mount.backend}\r\n"
         )
@@ -168,7 +172,7 @@ class Routes:
     def refuse(self, error: StoreError) -> Answer:
         """The answer to what could not even be parsed."""
         self._figures.observe("parse", error.code, 0.0)
-        self._tell("parse", "", 0.0, error)
+        self._tell(None, "parse", 0.0, error)
         return self._error(error, self._place)
 
     # Routing.
@@ -185,8 +189,23 @@ class Routes:
                 f"the client speaks protocol {head.headers[H_PROTOCOL]}, this proxy {PROTOCOL}: "
                 "let runtime and proxy images come from the same release"
             )
-        plan = head.plan = Plan(*route, target)
+        op, handler = route
+        parent = checked(head.headers.get(HEADER))
+        if parent is not None:
+            handler = self._traced(op, handler, parent)
+        plan = head.plan = Plan(op, handler, target)
         return plan
+
+    def _traced(self, op: str, route: Route, parent: str) -> Route:
+        """`route` as a part of the trace that `parent` names."""
+        mount = self._mount
+        attributes = {"asya.actor": mount.actor, "asya.mount": mount.name, "asya.backend": mount.backend}
+
+        async def traced(request: Request, target: Target) -> Answer:
+            with self._span(f"state {op}", parent, attributes):
+                return await route(request, target)
+
+        return traced
 
     @property
     def _files(self) -> Service:
@@ -264,7 +283,7 @@ class Routes:
 
         def cut(error: StoreError) -> None:
             self._figures.cut_answers += 1
-            self._tell("read", _key(request), time.monotonic() - began, error, "answer cut short")
+            self._tell(request, "read", time.monotonic() - began, error, "answer cut short")
 
         return _Begun(await anext(stream, None), stream, size, cut)
 
@@ -381,29 +400,33 @@ class Routes:
 
     def _failed(self, request: Request, op: str, error: StoreError, began: float) -> Answer:
         key = _key(request)
-        self._tell(op, key, time.monotonic() - began, error)
+        self._tell(request, op, time.monotonic() - began, error)
         return self._error(error, f"{self._place}: {key!r}" if key else self._place)
 
     def _broken(self, request: Request, op: str, error: Exception, began: float) -> Answer:
         key = _key(request)
         self._figures.defects += 1
-        context = self._context(op, key, time.monotonic() - began, "internal", repr(error))
+        context = self._context(request, op, time.monotonic() - began, "internal", repr(error))
         log.error("request broke", exc_info=error, extra=context)
         kind = UnknownOutcome if request.head.method in _CHANGES else Unavailable
         return self._error(kind(f"a defect of the proxy: {type(error).__name__}"), f"{self._place}: {key!r}")
 
-    def _tell(self, op: str, key: str, seconds: float, error: StoreError, message: str = "request failed") -> None:
-        """The one line of a failed operation."""
+    def _tell(
+        self, request: Request | None, op: str, seconds: float, error: StoreError, message: str = "request failed"
+    ) -> None:
+        """The one line of a failed operation; None is a request that could not be parsed."""
         level = logging.DEBUG if error.code in _ORDINARY else logging.WARNING
         if log.isEnabledFor(level):
-            log.log(level, message, extra=self._context(op, key, seconds, error.code, str(error)))
+            log.log(level, message, extra=self._context(request, op, seconds, error.code, str(error)))
 
-    def _context(self, op: str, key: str, seconds: float, code: str, cause: str) -> dict[str, object]:
+    def _context(self, request: Request | None, op: str, seconds: float, code: str, cause: str) -> dict[str, object]:
         mount = self._mount
+        trace = None if request is None else trace_id(checked(request.headers.get(HEADER)))
         return {
+            **({} if trace is None else {"trace_id": trace}),
             "actor": mount.actor,
             "mount": mount.name,
-            "key": key,
+            "key": "" if request is None else _key(request),
             "op": op,
             "backend": mount.backend,
             "ms": round(seconds * 1000, 3),

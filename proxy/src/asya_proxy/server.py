@@ -19,6 +19,7 @@ from asya_proxy.mount import CLIENT_TIMEOUT, Mount, Refused
 from asya_proxy.routes import InFlight
 from asya_proxy.settings import Settings
 from asya_proxy.sockets import SocketTaken
+from asya_proxy.tracing import Spans
 
 log = logging.getLogger("asya_proxy.server")
 
@@ -55,6 +56,7 @@ class Server:
         self._deadlines = Deadlines()
         self._metrics = Metrics()
         self._health = Health(self._metrics)
+        self._spans = Spans(os.environ)
         self._mounts: list[Mount] = []
         self._port: asyncio.Server | None = None
         self._port_listener = Listener(self._health.serve, refuse, self._deadlines, CLIENT_TIMEOUT)
@@ -80,7 +82,9 @@ class Server:
         self._metrics.max_in_flight, self._metrics.max_buffered = env.max_in_flight, env.max_buffered
         budget, in_flight = Budget(env.max_buffered), InFlight(env.max_in_flight)
         for mount in self._settings.mounts:
-            self._mounts.append(Mount(mount, self._deadlines, self._metrics, self._health, budget, in_flight))
+            self._mounts.append(
+                Mount(mount, self._deadlines, self._metrics, self._health, budget, in_flight, self._spans.span)
+            )
         if self._socket is not None:
             self._port = await asyncio.get_running_loop().create_server(self._port_listener, sock=self._socket)
             self.address = self._socket.getsockname()[:2]
@@ -135,6 +139,7 @@ class Server:
         if self._port is not None:
             self._port.close()
             await self._port_listener.drain(0)
+        await asyncio.to_thread(self._spans.close)
 
 
 def say_why(reason: str) -> None:

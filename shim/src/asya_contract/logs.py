@@ -27,6 +27,7 @@ KEYS: Dict[str, str] = {
     "error": "the error's code, as on the wire",
     "cause": "what went wrong, in words",
     "exception": "a traceback, in lines",
+    "trace_id": "id of the trace, where the request came with a `traceparent`",
     "id": "id of the message",
     "type": "class of the exception that a handler raised",
     "mro": "the classes above it",

@@ -11,6 +11,7 @@ import random
 import time
 from typing import Any, Callable, Coroutine, Tuple, TypeVar
 
+from asya_contract.tracing import incoming
 from asya_runtime.handlers import Handler
 from asya_runtime.jobs import Event, Job, Outcome
 from asya_runtime.logs import log
@@ -64,6 +65,7 @@ class Execution:
         job.end(outcome)
 
     def _attempt(self, job: Job, attempt: int) -> Tuple[Outcome, bool]:
+        incoming.set(job.traceparent)
         with self._turns.new() as turn:
             job.begin(turn)
             try:
@@ -79,6 +81,7 @@ class Execution:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
+        incoming.set(job.traceparent)
         with self._turns.new() as turn:
             job.begin(turn, lambda: _cancel(loop, task))
             try:
@@ -140,28 +143,28 @@ class Execution:
         try:
             turn.discard(error)
         except Exception as second:
-            log("error", "a failed turn could not store its appends", id=job.message.id, **raised(describe(second)))
+            log("error", "a failed turn could not store its appends", **job.told, **raised(describe(second)))
         if conflict and attempt < self._retries and not (stored or turn.stored or job.sent or job.expired):
             log(
                 "info",
                 "turn met a conflict, running it anew",
-                id=job.message.id,
+                **job.told,
                 attempts=attempt + 1,
                 cause=str(error),
             )
             job.reruns += 1
             return Outcome(), True
         if job.expired:
-            log("info", "the code of a timed-out turn has ended", id=job.message.id, type=type(error).__name__)
+            log("info", "the code of a timed-out turn has ended", **job.told, type=type(error).__name__)
             return Outcome(failure={}), False
         if isinstance(error, GeneratorExit) and job.sent:
-            log("info", "client left, generator ended", id=job.message.id)
+            log("info", "client left, generator ended", **job.told)
             return Outcome(streamed=True), False
         details = describe(error)
         log(
             "error",
             "turn failed",
-            id=job.message.id,
+            **job.told,
             attempts=attempt + 1,
             conflict=conflict or None,
             **raised(details),

@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any, Callable, Dict, NamedTuple, Optional
 
+from asya_contract.tracing import trace_id
 from asya_runtime.messages import Message, parse
 from asya_runtime.turns import Turn
 
@@ -33,8 +34,13 @@ class Outcome(NamedTuple):
 class Job:
     """One request that becomes a turn."""
 
-    def __init__(self, body: bytes, message: Message, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, body: bytes, message: Message, loop: asyncio.AbstractEventLoop, traceparent: Optional[str] = None
+    ) -> None:
         self.message = message
+        self.traceparent = traceparent
+        self.told: Dict[str, Any] = {"id": message.id, "trace_id": trace_id(traceparent)}
+        """What the log says of it in each line."""
         self.outcome: Optional[Outcome] = None
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         """Bounded by the turn, which waits for each of its frames to be taken."""

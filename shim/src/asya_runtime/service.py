@@ -7,11 +7,12 @@ sends back to whoever asked (it yields `("FLY", value)`), then comes `error` or 
 import asyncio
 from typing import Any, Dict, List, Optional, Tuple
 
+from asya_contract.tracing import HEADER, checked
 from asya_runtime import http1
 from asya_runtime.admission import Admission, Unavailable
 from asya_runtime.jobs import Event, Job
 from asya_runtime.logs import log
-from asya_runtime.messages import BadMessage, describe, error_body, parse, raised
+from asya_runtime.messages import BadMessage, Message, describe, error_body, parse, raised
 from asya_runtime.metrics import CONTENT_TYPE
 
 _JSON = [("Content-Type", "application/json")]
@@ -166,7 +167,7 @@ class Service:
         except BadMessage as error:
             log("warning", "message refused", status=400, error="msg_parsing_error", cause=str(error))
             raise _failed(400, "msg_parsing_error", describe(error)) from None
-        job = Job(body, message, loop)
+        job = Job(body, message, loop, _traceparent(head, message))
         self._admission.admit(job)
         first = await self._wait(job, self._turn_timeout)
         if first is None and not self._admission.refuse(job, "busy"):
@@ -200,7 +201,7 @@ class Service:
         """End a turn whose time is over; the error's details. Its slot is free only when its code ends."""
         turn = job.expire()
         text = f"the turn did not end within {self._turn_timeout:g} s (ASYA_TURN_TIMEOUT); it is discarded"
-        log("error", "turn timed out", id=job.message.id, error="timeout", seconds=self._turn_timeout)
+        log("error", "turn timed out", **job.told, error="timeout", seconds=self._turn_timeout)
         if turn is not None:
             # Discarding may ask the state, which this loop must not wait for.
             future = asyncio.get_running_loop().run_in_executor(None, turn.cancel)
@@ -259,6 +260,12 @@ class Service:
         await http1.send(writer, http1.head(answer.status, fields, keep) + (b"" if bodyless else answer.body))
 
 
+def _traceparent(head: http1.Head, message: Message) -> Optional[str]:
+    """The request's own, else the envelope's, which comes from an actor before this one."""
+    given = head.headers.get(HEADER) or (message.headers or {}).get(HEADER)
+    return checked(given) if isinstance(given, str) else None
+
+
 def _left_until(deadline: float) -> float:
     """How long a client may take nothing: never beyond the turn's time."""
     return max(0.0, min(http1.PROGRESS, deadline - asyncio.get_running_loop().time()))
@@ -281,4 +288,4 @@ def _sse(name: str, data: bytes) -> bytes:
 def _report_cancel(done: "asyncio.Future[None]", job: Job) -> None:
     error = None if done.cancelled() else done.exception()
     if error is not None:
-        log("error", "a timed-out turn could not be discarded", id=job.message.id, **raised(describe(error)))
+        log("error", "a timed-out turn could not be discarded", **job.told, **raised(describe(error)))

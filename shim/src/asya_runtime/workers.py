@@ -30,7 +30,7 @@ def _broken(job: Job, error: BaseException) -> None:
     """The runtime's own failure, or an exception that a signal handler threw between two steps of it."""
     details = describe(error)
     job.end(Outcome(failure=details))
-    log("error", "turn failed outside its handler", id=job.message.id, **raised(details))
+    log("error", "turn failed outside its handler", **job.told, **raised(details))
 
 
 class Threads:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from asya_shim.activation import deactivate
     from asya_shim.errors import StateConflictError, StateUnavailableError
+    from asya_shim.traces import traceparent
     from asya_shim.turns import Turn, turn
     from asya_shim.web import asgi, wsgi
 
@@ -25,6 +26,7 @@ __all__ = [
     "activate_from_environment",
     "asgi",
     "deactivate",
+    "traceparent",
     "turn",
     "wsgi",
 ]
@@ -35,6 +37,7 @@ _HOMES = {
     "Turn": "asya_shim.turns",
     "asgi": "asya_shim.web",
     "deactivate": "asya_shim.activation",
+    "traceparent": "asya_shim.traces",
     "turn": "asya_shim.turns",
     "wsgi": "asya_shim.web",
 }

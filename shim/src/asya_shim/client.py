@@ -15,6 +15,7 @@ from _weakref import ref
 
 from asya_contract.wire import H_BACKEND, H_CONSISTENCY, H_PROTOCOL, PROTOCOL
 from asya_shim import connection as connections
+from asya_shim import traces
 from asya_shim.connection import NOSIGNAL, Connection, Response
 
 TYPE_CHECKING = False
@@ -100,6 +101,8 @@ class Client:
             Unanswered: nobody answered in time.
             WrongPeer: an answer of another protocol.
         """
+        if traces.met:
+            head = traces.with_header(head)
         size = len(body)
         message: Optional[Buffer] = head if not size else (head + body if size <= JOIN else None)
         began = self._clock()

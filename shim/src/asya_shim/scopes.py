@@ -41,6 +41,7 @@ class Scope:
         self.stored = False
         self.cancelled = False
         self.ended = False
+        self.traceparent: Optional[str] = None
 
     def open_files(self) -> List[RawFile]:
         """The files opened in this scope that are still open, oldest first."""
@@ -131,6 +132,11 @@ class Carried:
         finally:
             current_turn.reset(reset)
             _thread.carried = before
+
+
+def traceparent() -> Optional[str]:
+    """The trace that the running code works for; None where there is none."""
+    return _uncancelled().traceparent
 
 
 def is_active() -> bool:

@@ -10,7 +10,8 @@ from contextvars import Token
 from types import TracebackType
 from typing import Iterator, List, Optional, Type
 
-from asya_shim import scopes, tokens
+from asya_contract.tracing import incoming
+from asya_shim import scopes, tokens, traces
 
 
 class Turn(scopes.Scope):
@@ -25,6 +26,9 @@ class Turn(scopes.Scope):
     def __init__(self, *, process_wide: bool = False) -> None:
         super().__init__(tokens.Ledger(inherited=scopes.imported))
         self.process_wide = process_wide
+        traced = incoming.get()
+        if traced is not None:
+            traces.follow(self, traced)
         self._entered: List[Token[Optional[scopes.Scope]]] = []
 
     def __enter__(self) -> "Turn":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from asya_shim import traces
 from asya_shim.answers import version_of
 from asya_shim.client import JOIN, Broken, WrongPeer
 from asya_shim.connection import Connection, flat
@@ -27,7 +28,7 @@ class Upload:
         self._key = key
         self._owner = os.getpid()
         self._connection: Optional[Connection] = remote._stream(key)
-        self._transmit(head)
+        self._transmit(traces.with_header(head) if traces.met else head)
 
     def send(self, data: Buffer) -> None:
         """Send the next bytes; waits while the proxy cannot take more.

@@ -1,7 +1,9 @@
 """Turns for people with a server of their own: one per request, committed before the answer leaves."""
 
-from typing import Any, Awaitable, Callable, Dict, Iterable, Iterator, List, MutableMapping
+from typing import Any, Awaitable, Callable, Dict, Iterable, Iterator, List, MutableMapping, Optional
 
+from asya_contract import tracing
+from asya_shim import traces
 from asya_shim.turns import Turn
 
 _Message = MutableMapping[str, Any]
@@ -23,6 +25,7 @@ def asgi(app: _Application) -> _Application:
             await app(scope, receive, send)
             return
         turn = Turn()
+        traces.follow(turn, _header(scope))
         held: List[_Message] = []
 
         async def send_when_stored(message: _Message) -> None:
@@ -46,6 +49,11 @@ def asgi(app: _Application) -> _Application:
     return wrapped
 
 
+def _header(scope: MutableMapping[str, Any]) -> Optional[str]:
+    found = (value for name, value in scope.get("headers", ()) if name == tracing.HEADER.encode())
+    return next((value.decode("latin-1") for value in found), None)
+
+
 _StartResponse = Callable[..., Any]
 _WSGIApplication = Callable[[Dict[str, Any], _StartResponse], Iterable[bytes]]
 
@@ -59,6 +67,7 @@ def wsgi(app: _WSGIApplication) -> _WSGIApplication:
 
     def wrapped(environ: Dict[str, Any], start_response: _StartResponse) -> Iterable[bytes]:
         turn = Turn()
+        traces.follow(turn, environ.get("HTTP_TRACEPARENT"))
         with turn:
             try:
                 pieces = app(environ, start_response)

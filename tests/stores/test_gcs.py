@@ -8,10 +8,11 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from google.auth.credentials import AnonymousCredentials
+from google.auth.credentials import AnonymousCredentials, Credentials
 from google.cloud.storage import Client
 
 from asya_proxy.errors import (
@@ -28,7 +29,7 @@ from asya_proxy.errors import (
     TooLarge,
     Unavailable,
 )
-from asya_proxy.stores import gcs
+from asya_proxy.stores import gcs, gcs_client
 from asya_proxy.stores.base import ABSENT, ANY, CHUNK, Body, Change, Past, Reading, StoreConfig, match
 from asya_proxy.stores.gcs import GcsStore
 from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
@@ -385,9 +386,13 @@ class TestLostAnswers:
         server.release()
 
     async def test_nobody_there(self, tmp_path_factory: pytest.TempPathFactory, connect: Open) -> None:
-        with GcsServer(tmp_path_factory.mktemp("gone")) as server:
+        server = GcsServer(tmp_path_factory.mktemp("gone"))
+        server.start()
+        try:
             store = await connect(server, attempt_timeout=2)
             stat = await store.put(b"f", Body(b"old"), change())
+        finally:
+            await asyncio.to_thread(server.stop)  # the loop goes on, and sees the kept connections end
         for work in (
             lambda: store.put(b"f", Body(b"new"), change(match(stat.version))),
             lambda: store.put(b"f", Body(bytes(9 * MIB)), change()),
@@ -471,6 +476,21 @@ class TestReading:
         assert (await content(reading), reading.stat.size) == (packed, len(packed))
 
 
+class Identity(Credentials):
+    """Gives a token wherever it is asked for one, but on the event loop."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.fetched = 0
+
+    def refresh(self, request: object) -> None:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        self.fetched += 1
+        self.token = f"token{self.fetched}"
+        self.expiry = datetime.now(UTC).replace(tzinfo=None) + timedelta(hours=1)
+
+
 class TestConnecting:
     """Each failure has its own message, and the message says what to do."""
 
@@ -497,6 +517,23 @@ class TestConnecting:
     async def test_credentials_that_are_none(self, server: GcsServer, connect: Open, given: str) -> None:
         with pytest.raises((PermissionDenied, BadRequest), match="GOOGLE_APPLICATION_CREDENTIALS"):
             await connect(server, environ={"GOOGLE_APPLICATION_CREDENTIALS": given})
+
+    async def test_a_token_is_fetched_off_the_loop(
+        self, server: GcsServer, connect: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Before a request where there is none that is good, and after an answer that says it is none."""
+        identity = Identity()
+        monkeypatch.setattr(gcs_client, "credentials", lambda environ: identity)
+        store = await connect(server)
+        for work in (store.put(b"f", Body(b"x"), change()), store.head(b"f"), store.delete(b"f", change())):
+            identity.expiry = datetime(2020, 1, 1)  # naive, as the library has it
+            before = identity.fetched
+            await work
+            assert identity.fetched == before + 1
+        server.fault("^POST /upload", Answer=401, Code="authError")
+        stat = await store.put(b"f", Body(b"x"), change())
+        assert identity.fetched == before + 2
+        assert await store.head(b"f") == stat
 
     async def test_refused_credentials_are_read_anew(self, server: GcsServer, connect: Open, tmp_path: Any) -> None:
         environ = dict(server.environ)

@@ -15,7 +15,7 @@ from asya_proxy.errors import BadRequest, Busy, NameTooLong, Unavailable
 from asya_proxy.stores import history, object_keys
 from asya_proxy.stores.base import Body, Past
 from asya_proxy.stores.spool import parts
-from asya_proxy.stores.threads import PieceStream, Pool
+from asya_proxy.stores.threads import Pool
 
 keys = st.binary(min_size=1, max_size=60) | st.text(alphabet="a!./0A4é€", min_size=1, max_size=12).map(str.encode)
 
@@ -154,8 +154,7 @@ class TestPools:
             release.wait(10)
             return "late"
 
-        discarded: list[str] = []
-        running = asyncio.create_task(pool.run(work, discard=discarded.append))
+        running = asyncio.create_task(pool.run(work))
         await asyncio.to_thread(begun.wait, 10)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -166,7 +165,6 @@ class TestPools:
             await pool.run(lambda: "too many")
         release.set()
         assert await queued == "queued"
-        assert discarded == ["late"]
         assert await pool.run(lambda: "again") == "again"
         pool.close()
 
@@ -176,54 +174,3 @@ class TestPools:
         with pytest.raises(Unavailable, match="closed") as failure:
             await pool.run(lambda: None)
         assert not failure.value.ambiguous
-
-
-class TestStreams:
-    @staticmethod
-    def stream(pieces: list[bytes], size: int) -> tuple[PieceStream, list[str]]:
-        closed: list[str] = []
-        rest = iter(pieces[1:])
-
-        async def pull() -> bytes:
-            return next(rest, b"")
-
-        return PieceStream(pieces[0], size, pull, lambda: closed.append("closed")), closed
-
-    async def test_to_the_end(self) -> None:
-        stream, closed = self.stream([b"one", b"two"], 6)
-        assert [piece async for piece in stream] == [b"one", b"two"]
-        assert closed == ["closed"]
-
-    async def test_an_end_too_early(self) -> None:
-        stream, closed = self.stream([b"one", b"two"], 9)
-        with pytest.raises(Unavailable, match="3 bytes early"):
-            _ = [piece async for piece in stream]
-        assert closed == ["closed"]
-
-    async def test_given_up_before_it_began(self) -> None:
-        stream, closed = self.stream([b"one", b"two"], 6)
-        await stream.aclose()
-        await stream.aclose()
-        assert closed == ["closed"]
-
-    async def test_given_up_while_a_thread_reads(self) -> None:
-        """The source is closed only when the thread is out of it."""
-        release = asyncio.Event()
-        closed: list[bool] = []
-
-        async def pull() -> bytes:
-            await release.wait()
-            return b"two"
-
-        stream = PieceStream(b"one", 6, pull, lambda: closed.append(release.is_set()))
-        assert await anext(stream) == b"one"
-        waiting = asyncio.create_task(anext(stream))
-        await asyncio.sleep(0)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        assert closed == []
-        release.set()
-        for _ in range(3):
-            await asyncio.sleep(0)
-        assert closed == [True]

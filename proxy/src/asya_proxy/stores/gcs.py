@@ -15,16 +15,14 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-import requests
 from google.cloud.storage import Blob
 
 from asya_proxy.errors import Conflict, KeyNotFound, PermissionDenied, RangeInvalid, TooLarge, Unavailable
 from asya_proxy.stores import history, object_keys
 from asya_proxy.stores.base import (
-    CHUNK,
     BaseStore,
     Body,
     Change,
@@ -39,9 +37,10 @@ from asya_proxy.stores.base import (
     match,
 )
 from asya_proxy.stores.gcs_calls import GcsCalls, generation_of
+from asya_proxy.stores.gcs_objects import SMALL
 from asya_proxy.stores.gcs_resumable import PART, Resumable
+from asya_proxy.stores.http_link import Answer
 from asya_proxy.stores.spool import chained, parts
-from asya_proxy.stores.threads import PieceStream
 
 MAX_SIZE = 5 << 40
 """Bytes of one object (quotas page)."""
@@ -72,7 +71,7 @@ class GcsStore(BaseStore):
 
     async def close(self) -> None:
         await self._uploads.close(self._timeout)
-        self._calls.close()
+        await self._calls.close()
 
     async def ping(self) -> None:
         """A listing of one name. Raises KeyNotFound without a bucket."""
@@ -92,7 +91,7 @@ class GcsStore(BaseStore):
         # A GET of one byte, not a HEAD: only an answer with a body tells what is absent, object or bucket.
         name = self._name(key)
         try:
-            return _stat(await self._calls.read("head", partial(self._look, name, {"Range": "bytes=0-0"})))
+            return _looked(await self._calls.get("head", name, {"Range": "bytes=0-0"}))
         except KeyNotFound:
             return None
         except PermissionDenied as refusal:
@@ -101,7 +100,7 @@ class GcsStore(BaseStore):
         except RangeInvalid:
             pass
         try:  # empty, so that it has no first byte
-            return _stat(await self._calls.read("head", partial(self._look, name, {})))
+            return _looked(await self._calls.get("head", name, {}))
         except KeyNotFound:
             return None
 
@@ -114,13 +113,6 @@ class GcsStore(BaseStore):
             raise refusal from None
         if any(item.object_name == name for item in found):
             raise refusal
-
-    def _look(self, name: str, headers: Mapping[str, str]) -> requests.Response:
-        answer = self._calls.open(name, headers)
-        if int(answer.headers.get("Content-Length", "0")) <= 1:
-            answer.raw.read()  # so that the connection can be used again
-        answer.close()
-        return answer
 
     async def get(
         self, key: bytes, *, start: int = 0, end: int | None = None, version: str | None = None
@@ -135,15 +127,13 @@ class GcsStore(BaseStore):
         if version is not None:
             headers["x-goog-if-generation-match"] = str(generation_of(match(version), self._calls.where("get")))
         try:
-            fetched = await self._calls.read(
-                "get", partial(self._fetch, self._name(key), headers), discard=lambda got: got.answer.close()
-            )
+            answer = await self._calls.get("get", self._name(key), headers)
         except KeyNotFound:
             return None
         except PermissionDenied as refusal:
             await self._hidden(self._name(key), refusal)
             return None
-        return self._reading(fetched)
+        return Reading(_stat(answer), None if answer.stream else answer.data, answer.stream)
 
     async def _get_measured(self, key: bytes, start: int, end: int, version: str | None) -> Reading | None:
         """Ranges that need the size first, or nothing but it."""
@@ -156,30 +146,6 @@ class GcsStore(BaseStore):
         if end <= start:
             return Reading(stat, data=b"")
         return await self.get(key, start=start, end=end, version=stat.version)
-
-    def _fetch(self, name: str, headers: Mapping[str, str]) -> _Fetched:
-        answer = self._calls.open(name, headers)
-        try:
-            length = int(answer.headers["Content-Length"])
-            first = _read(answer, min(CHUNK, length))
-        except BaseException:
-            answer.close()
-            raise
-        if len(first) < min(CHUNK, length):
-            answer.close()
-            raise requests.ConnectionError(f"the answer broke off after {len(first)} of {length} bytes")
-        return _Fetched(answer, length, first)
-
-    def _reading(self, fetched: _Fetched) -> Reading:
-        answer, stat = fetched.answer, _stat(fetched.answer)
-        if fetched.length <= CHUNK:
-            answer.close()
-            return Reading(stat, data=fetched.first)
-
-        async def pull() -> bytes:
-            return await self._calls.read("get", partial(_read, answer, CHUNK), pool=self._calls.large)
-
-        return Reading(stat, stream=PieceStream(fetched.first, fetched.length, pull, answer.close))
 
     async def list(self, prefix: bytes, *, delimiter: bool = False, after: bytes = b"", limit: int = _PAGE) -> Page:
         start = object_keys.folded(prefix, after) if delimiter else after
@@ -220,8 +186,10 @@ class GcsStore(BaseStore):
     async def put(self, key: bytes, body: Body, change: Change) -> Stat:
         if body.size is not None and body.size > MAX_SIZE:
             raise TooLarge(f"{self._calls.where('put')}: {body.size} bytes; GCS takes {MAX_SIZE}")
-        writes = history.of_change(change)
-        blob = self._blob(key, _metadata(writes, change.attrs))
+        fields = _metadata(history.of_change(change), change.attrs)
+        if body.data is not None and len(body.data) <= SMALL:
+            return await self._put_small(self._name(key), body.data, fields, change.when)
+        blob = self._blob(key, fields)
         if body.data is not None and len(body.data) <= PART:
             return await self._put_whole(blob, body.data, change.when)
         async with aclosing(parts(body, lambda number: PART)) as cut:
@@ -229,6 +197,12 @@ class GcsStore(BaseStore):
             if first[0].last:
                 return await self._put_whole(blob, first[0].data, change.when)
             return _of_resource(await self._uploads.put(blob, chained(first, cut), change.when))
+
+    async def _put_small(self, name: str, data: bytes, fields: Mapping[str, str], when: Precondition) -> Stat:
+        try:
+            return _of_resource(await self._calls.upload(name, data, fields, when))
+        except KeyNotFound as error:
+            raise _bucket_is_gone(error) from error
 
     async def _put_whole(self, blob: Blob, data: bytes, when: Precondition) -> Stat:
         send = partial(
@@ -239,19 +213,15 @@ class GcsStore(BaseStore):
             timeout=self._calls.timeout,
             retry=None,
         )
-        pool = self._calls.small if len(data) <= CHUNK else self._calls.large
-        await self._change("put", send, when, pool=pool)
+        try:
+            await self._calls.change("put", send, when=when, pool=self._calls.large)
+        except KeyNotFound as error:
+            raise _bucket_is_gone(error) from error
         return _of_resource(blob._properties)
 
     async def delete(self, key: bytes, change: Change) -> None:
-        remove = partial(
-            self._blob(key).delete,
-            if_generation_match=generation_of(change.when, self._calls.where("delete")),
-            timeout=self._calls.timeout,
-            retry=None,
-        )
         try:
-            await self._calls.change("delete", remove, when=change.when)
+            await self._calls.delete(self._name(key), change.when)
         except KeyNotFound:
             await self._bucket_is_there()
             if change.when.any:
@@ -313,13 +283,6 @@ class GcsStore(BaseStore):
             if token is None:
                 return
 
-    async def _change(self, operation: str, work: Any, when: Precondition, pool: Any) -> None:
-        """A change of an object that need not be there: 404 speaks of the bucket."""
-        try:
-            await self._calls.change(operation, work, when=when, pool=pool)
-        except KeyNotFound as error:
-            raise Unavailable(f"{error}: the bucket is gone", ambiguous=False) from error
-
     async def _bucket_is_there(self) -> None:
         """Raises Unavailable unless it is: the 404 of a deletion does not tell object from bucket."""
         try:
@@ -337,12 +300,6 @@ class GcsStore(BaseStore):
         return blob
 
 
-class _Fetched(NamedTuple):
-    answer: requests.Response
-    length: int
-    first: bytes
-
-
 class _Listed(NamedTuple):
     object_name: str
     name: bytes
@@ -353,9 +310,15 @@ class _Listed(NamedTuple):
 _Names = list[_Listed]
 
 
-def _read(answer: requests.Response, size: int) -> bytes:
-    data: bytes = answer.raw.read(size, decode_content=False)
-    return data
+def _bucket_is_gone(error: KeyNotFound) -> Unavailable:
+    """What 404 means to a write: an object need not be there."""
+    return Unavailable(f"{error}: the bucket is gone", ambiguous=False)
+
+
+def _looked(answer: Answer) -> Stat:
+    """The object of an answer whose content nobody wants."""
+    answer.close()
+    return _stat(answer)
 
 
 def _listed(page: Any, cut: int) -> _Names:
@@ -402,14 +365,20 @@ def _attributes(text: str) -> dict[str, str]:
         return {}
 
 
-def _stat(answer: requests.Response) -> Stat:
+def _stat(answer: Answer) -> Stat:
     """The object of an answer of the XML API, ranged or not."""
     headers = answer.headers
     total = headers.get("Content-Range", "").rpartition("/")[2] or headers.get("x-goog-stored-content-length")
     prefix = "x-goog-meta-"
     fields = {name.lower()[len(prefix) :]: value for name, value in headers.items() if name.lower().startswith(prefix)}
-    made = parsedate_to_datetime(headers["Last-Modified"]).timestamp()
-    return _stat_of(headers["x-goog-generation"], int(total or headers["Content-Length"]), made, fields)
+    made = _seconds(headers["Last-Modified"])
+    return _stat_of(headers["x-goog-generation"], int(total or answer.length), made, fields)
+
+
+@lru_cache(maxsize=256)
+def _seconds(date: str) -> float:
+    """Of the Unix epoch."""
+    return parsedate_to_datetime(date).timestamp()
 
 
 def _of_resource(resource: Mapping[str, Any]) -> Stat:

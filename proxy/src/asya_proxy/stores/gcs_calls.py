@@ -1,32 +1,34 @@
-"""One call to GCS from the event loop: which pool, which time-out, and what its failure means.
+"""One request to GCS from the event loop, by the client library in a thread or without it, and what its failure means.
 
-Nothing is repeated here: the layer above repeats reads, and knows which changes it may repeat. Writes, listings
-and copies go through the client library (JSON API). Reads go through the XML API on the
-library's session: one request brings content, generation and metadata, and its errors tell an absent object
-from an absent bucket, which those of the JSON API do not.
+Nothing is repeated here: the layer above repeats reads, and knows which changes it may repeat. Large writes, listings
+and copies go through the library, the rest through `gcs_objects`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
-from urllib.parse import quote
+from functools import partial
+from typing import Any, TypeVar
 
-import requests
 from google.auth.exceptions import GoogleAuthError
-from google.auth.transport.requests import AuthorizedSession
+from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud.storage import Blob, Bucket, Client
 
 from asya_proxy.errors import BadRequest, Conflict, Exists, KeyNotFound, StoreError, Unavailable
 from asya_proxy.stores import gcs_client
 from asya_proxy.stores.base import ANY, Precondition, StoreConfig
+from asya_proxy.stores.gcs_objects import Objects
+from asya_proxy.stores.http_link import Answer, HttpLink
 from asya_proxy.stores.threads import Pool
 
 _T = TypeVar("_T")
 
-THREADS = 32
+THREADS = 16
 LARGE_THREADS = 8
+PARALLEL = 64
+"""Requests at a time without the library."""
 WAITING = 256
 
 LAST_GENERATION = 2**63 - 1
@@ -39,6 +41,7 @@ class Link:
     client: Client
     session: AuthorizedSession
     bucket: Bucket
+    objects: Objects
 
 
 def generation_of(when: Precondition, where: str) -> int | None:
@@ -65,12 +68,14 @@ class GcsCalls:
         """Seconds to connect, and between two bytes."""
         self.slow_timeout = (self.timeout[0], max(gcs_client.SLOW_TIMEOUT, config.attempt_timeout))
         self._link: Link | None = None
+        self._http: HttpLink | None = None
         self._refused = False
 
     async def connect(self) -> None:
         """Make the client; nothing is sent but what its credentials need."""
+        make = partial(gcs_client.make_client, self._config.environ, connections=THREADS + LARGE_THREADS)
         try:
-            await self.small.run(self._make)
+            client, session = await self.small.run(make)
         except (GoogleAuthError, OSError) as error:
             raise gcs_client.translate(error, changing=False, where=self.where("connect")) from error
         except ValueError as error:
@@ -78,11 +83,22 @@ class GcsCalls:
                 f"{self.where('connect')}: {error}: check GOOGLE_APPLICATION_CREDENTIALS and STORAGE_EMULATOR_HOST"
             ) from error
 
-    def _make(self) -> None:
-        client, session = gcs_client.make_client(self._config.environ, connections=THREADS + LARGE_THREADS)
-        self._link = Link(client, session, client.bucket(self.bucket))
+        if self._http is None:
+            self._http = HttpLink(
+                "gcs",
+                gcs_client.route(client.api_endpoint),
+                parallel=PARALLEL,
+                waiting=WAITING,
+                connect_timeout=self.timeout[0],
+                read_timeout=self.timeout[1],
+            )
+        identity = session.credentials
+        objects = Objects(self._http, client.api_endpoint, self.bucket, identity, self.small, Request())
+        self._link = Link(client, session, client.bucket(self.bucket), objects)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        if self._http is not None:
+            await self._http.close()
         self.small.close()
         self.large.close()
         if self._link is not None:
@@ -101,33 +117,41 @@ class GcsCalls:
         place = gcs_client.endpoint(self._config.environ)
         return f"gcs {operation} in bucket {self.bucket!r}" + (f" at {place}" if place else "")
 
-    def open(self, name: str, headers: Mapping[str, str]) -> requests.Response:
-        """A read of the XML API, its body not read yet. Blocking. Raises `SDK_ERRORS`."""
-        link = self.link
-        url = f"{link.client.api_endpoint}/{quote(self.bucket, safe='')}/{quote(name, safe='/')}"
-        # Without gzip in it, GCS would decompress what others stored compressed.
-        answer = link.session.get(
-            url, headers={"Accept-Encoding": "gzip", **headers}, stream=True, timeout=self.timeout
-        )
-        if answer.status_code not in (200, 206):
-            try:
-                raise gcs_client.refusal_of(answer)
-            finally:
-                answer.close()
-        return answer
+    async def read(self, operation: str, work: Callable[[], _T], *, pool: Pool | None = None) -> _T:
+        """`work()` in a thread. Raises as `reading` does."""
+        with self.reading(operation):
+            return await self._with_credentials(lambda: (pool or self.small).run(work))
 
-    async def read(
-        self,
-        operation: str,
-        work: Callable[[], _T],
-        *,
-        discard: Callable[[_T], None] | None = None,
-        pool: Pool | None = None,
+    async def change(
+        self, operation: str, work: Callable[[], _T], *, when: Precondition = ANY, pool: Pool | None = None
     ) -> _T:
-        """`work()` in a thread. Raises KeyNotFound for an absent object, Conflict for another version, and what
-        else the backend says; its `Unavailable` is never ambiguous."""
+        """`work()` in a thread, a change under `when`. Raises as `changing` does."""
+        with self.changing(operation, when):
+            return await self._with_credentials(lambda: (pool or self.small).run(work))
+
+    async def get(self, operation: str, name: str, headers: Mapping[str, str]) -> Answer:
+        """Raises as `reading` does."""
+        with self.reading(operation):
+            return await self._with_credentials(lambda: self.link.objects.get(name, headers))
+
+    async def upload(self, name: str, data: bytes, metadata: Mapping[str, str], when: Precondition) -> dict[str, Any]:
+        """Small content: the object resource. Raises as `changing` does."""
+        generation = generation_of(when, self.where("put"))
+        with self.changing("put", when):
+            return await self._with_credentials(lambda: self.link.objects.upload(name, data, metadata, generation))
+
+    async def delete(self, name: str, when: Precondition) -> None:
+        """Raises as `changing` does."""
+        generation = generation_of(when, self.where("delete"))
+        with self.changing("delete", when):
+            await self._with_credentials(lambda: self.link.objects.delete(name, generation))
+
+    @contextlib.contextmanager
+    def reading(self, operation: str) -> Iterator[None]:
+        """Raises KeyNotFound for an absent object, Conflict for another version, and what else the backend says; its
+        `Unavailable` is never ambiguous."""
         try:
-            return await self._run(work, pool or self.small, discard)
+            yield
         except gcs_client.SDK_ERRORS as error:
             if gcs_client.code_of(error) == "NoSuchKey":
                 raise KeyNotFound(self.where(operation)) from error
@@ -135,13 +159,12 @@ class GcsCalls:
                 raise Conflict(f"{self.where(operation)}: it is at another version") from error
             raise self.translate(error, operation, changing=False) from error
 
-    async def change(
-        self, operation: str, work: Callable[[], _T], *, when: Precondition = ANY, pool: Pool | None = None
-    ) -> _T:
-        """`work()` in a thread, a change under `when`. Raises Exists or Conflict where that did not hold, and
-        KeyNotFound for 404, which may also be the bucket's."""
+    @contextlib.contextmanager
+    def changing(self, operation: str, when: Precondition) -> Iterator[None]:
+        """Raises Exists or Conflict where `when` did not hold, and KeyNotFound for 404, which may also be the
+        bucket's."""
         try:
-            return await self._run(work, pool or self.small, None)
+            yield
         except gcs_client.SDK_ERRORS as error:
             status = gcs_client.status_of(error)
             if status == 412 and when.absent:
@@ -152,12 +175,13 @@ class GcsCalls:
                 raise KeyNotFound(self.where(operation)) from error
             raise self.translate(error, operation, changing=True) from error
 
-    async def _run(self, work: Callable[[], _T], pool: Pool, discard: Callable[[_T], None] | None) -> _T:
+    async def _with_credentials(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """`work()`, after new credentials are read where the last ones were refused."""
         if self._refused:  # maybe the Secret has new credentials by now
             await self.connect()
             self._refused = False
         try:
-            return await pool.run(work, discard=discard)
+            return await work()
         except gcs_client.SDK_ERRORS as error:
             self._refused = isinstance(error, GoogleAuthError) or gcs_client.status_of(error) == 401
             raise

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import aiohttp
 import google.auth
 import google.oauth2.credentials as oauth2
 import requests
@@ -24,10 +26,13 @@ from google.cloud.storage import Client
 from google.cloud.storage.exceptions import InvalidResponse
 from google.oauth2 import service_account
 from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies, select_proxy
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from asya_proxy import errors
 from asya_proxy.errors import StoreError, Unavailable
+from asya_proxy.stores import http_link
+from asya_proxy.stores.http_link import Route
 
 # Else the library asks for the bucket's metadata from a thread of its own, to name its place in traces.
 os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
@@ -53,10 +58,10 @@ SDK_ERRORS = (
     InvalidResponse,
     requests.RequestException,
     HTTPError,
-    OSError,
     Refused,
+    *http_link.ERRORS,
 )
-"""Everything that a call may raise; `translate` takes them."""
+"""Everything that a call may raise, the library's or one of `gcs_objects`; `translate` takes them."""
 
 
 def endpoint(environ: Mapping[str, str]) -> str | None:
@@ -110,18 +115,33 @@ def make_client(environ: Mapping[str, str], *, connections: int) -> tuple[Client
     return client, session
 
 
+def route(url: str) -> Route:
+    """The way that the library's session would take to `url`."""
+    bundle = (
+        os.environ.get("REQUESTS_CA_BUNDLE")
+        or os.environ.get("CURL_CA_BUNDLE")
+        or requests.utils.DEFAULT_CA_BUNDLE_PATH
+    )
+    return Route(ssl.create_default_context(cafile=bundle), select_proxy(url, get_environ_proxies(url)))
+
+
 def refusal_of(answer: requests.Response) -> Refused:
     """The error of an XML or JSON answer."""
-    text = answer.content[:4096].decode("utf-8", "replace")
+    return refusal(answer.status_code, answer.content)
+
+
+def refusal(status: int, body: bytes) -> Refused:
+    """The error of an XML or JSON answer."""
+    text = body[:4096].decode("utf-8", "replace")
     try:
         if text.lstrip().startswith("{"):
             error = json.loads(text)["error"]
             reasons = error.get("errors") or [{}]
-            return Refused(answer.status_code, str(reasons[0].get("reason", "")), str(error.get("message", "")))
+            return Refused(status, str(reasons[0].get("reason", "")), str(error.get("message", "")))
         tree = ElementTree.fromstring(text)  # noqa: S314  # the backend's own answer, cut to 4 KiB
-        return Refused(answer.status_code, tree.findtext("Code") or "", tree.findtext("Message") or "")
+        return Refused(status, tree.findtext("Code") or "", tree.findtext("Message") or "")
     except (ValueError, KeyError, TypeError, ElementTree.ParseError):
-        return Refused(answer.status_code, "", text[:200])
+        return Refused(status, "", text[:200])
 
 
 def status_of(error: BaseException) -> int:
@@ -164,6 +184,7 @@ def never_sent(error: BaseException) -> bool:
 
 _RATE_REASONS = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "TooManyRequests", "SlowDown"})
 
+_CHECK = "check STORAGE_EMULATOR_HOST, the network policy and DNS"
 _ROLE = (
     "the identity needs storage.objects.get, list, create and delete on the prefix (roles/storage.objectUser with a "
     "condition on the prefix)"
@@ -176,10 +197,10 @@ def translate(error: BaseException, *, changing: bool, where: str) -> StoreError
         return _no_token(error, where)
     if status := status_of(error):
         return _refusal(status, code_of(error), str(error), changing=changing, where=where)
+    if isinstance(error, aiohttp.ClientError):
+        return http_link.translate(error, changing=changing, where=where, check=_CHECK)
     if never_sent(error):
-        return Unavailable(
-            f"{where}: unreachable ({error}): check STORAGE_EMULATOR_HOST, the network policy and DNS", ambiguous=False
-        )
+        return Unavailable(f"{where}: unreachable ({error}): {_CHECK}", ambiguous=False)
     if isinstance(error, (requests.Timeout, TimeoutError)):
         return errors.Timeout(f"{where}: no answer in time", ambiguous=changing)
     if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema)):

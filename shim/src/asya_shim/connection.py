@@ -28,6 +28,7 @@ _SEND = 256 * 1024
 _IN_PLACE = 1 << 20
 _CUT = "cut the connection within the body of the answer"
 _ETAG = b'\r\nETag: "'
+_NO_CONTENT = b"HTTP/1.1 204"
 _LONG = 8 if sys.maxsize > 2**32 else 4
 """Bytes of a C `long`."""
 
@@ -58,15 +59,6 @@ class Head:
 # What is read again and has not changed is answered in the same words; also after a long sleep of this process,
 # when code is cold and every line costs more than in a loop.
 _head = lru_cache(256)(Head)
-
-
-def _without_version(text: bytes) -> Tuple[bytes, bytes]:
-    """A head without its ETag, and the version in that: answers to writes differ by it alone, the rest is known."""
-    at = text.find(_ETAG)
-    quote = text.find(b'"\r\n', at + len(_ETAG))
-    if at < 0 or quote < 0:
-        return text, b""
-    return text[:at] + text[quote + 1 :], text[at + len(_ETAG) : quote]
 
 
 class Response:
@@ -168,13 +160,16 @@ class Connection:
         start = data.find(b"\r\n\r\n") + 4
         # The usual answer is a success and came in one piece.
         if start > 4 and data.startswith(b"HTTP/1.1 2"):
-            text, etag = data[: start - 2], b""
-            if text.startswith(b"204", 9):
-                text, etag = _without_version(text)
-            head = _head(text)
-            size = 0 if bodyless or head.status == 204 else head.length
-            if len(data) - start == size:
-                return Response(head, data[start:], etag)
+            if data.startswith(_NO_CONTENT):
+                if len(data) == start:
+                    # Answers to writes differ by their versions alone: without that, the head is known.
+                    before, _, after = data[:-2].partition(_ETAG)
+                    version, _, after = after.partition(b'"')
+                    return Response(_head(before + after), b"", version)
+            else:
+                head = _head(data[: start - 2])
+                if len(data) - start == (0 if bodyless else head.length):
+                    return Response(head, data[start:])
         return self._receive(data, bodyless)
 
     def _receive(self, data: bytes, bodyless: bool) -> Response:

@@ -15,7 +15,7 @@ from types import MethodType
 from asya_shim import attributes, descriptors, directories, namespace, original, paths
 from asya_shim.files import dress, open_state, parse_mode
 from asya_shim.lookups import watch
-from asya_shim.paths import Place, locate
+from asya_shim.paths import Place, known, locate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,17 +63,20 @@ class Hooks:
     # The two that matter for speed
 
     def stat(self, path: Any, *, dir_fd: Optional[int] = None, follow_symlinks: bool = True) -> os.stat_result:
-        if (
-            type(path) is str
-            and dir_fd is None
-            and (self.needle not in path or path in self.elsewhere or self.is_elsewhere(path))
-        ):
-            if follow_symlinks:
-                return _stat(path)
-            return _stat(path, follow_symlinks=False)
-        if type(path) is int:
+        place = None
+        if type(path) is str and dir_fd is None:
+            if (
+                self.needle not in path
+                or path in self.elsewhere
+                or ((place := known.get(path)) is None and self.is_elsewhere(path))
+            ):
+                if follow_symlinks:
+                    return _stat(path)
+                return _stat(path, follow_symlinks=False)
+        elif type(path) is int:
             return self.fstat(path)
-        place = locate(path, dir_fd)
+        if place is None:
+            place = locate(path, dir_fd)
         if place is None:
             return _stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
         return namespace.status(place)
@@ -105,13 +108,20 @@ class Hooks:
         closefd: bool = True,
         opener: Optional[Callable[[Any, int], int]] = None,
     ) -> Any:
-        if type(file) is str and (self.needle not in file or file in self.elsewhere or self.is_elsewhere(file)):
-            return original.open_file(file, mode, buffering, encoding, errors, newline, closefd, opener)
-        if type(file) is int:
+        place = None
+        if type(file) is str:
+            if (
+                self.needle not in file
+                or file in self.elsewhere
+                or ((place := known.get(file)) is None and self.is_elsewhere(file))
+            ):
+                return original.open_file(file, mode, buffering, encoding, errors, newline, closefd, opener)
+        elif type(file) is int:
             if closefd and file in descriptors.open_files:
                 return _open_descriptor(file, file, mode, buffering, encoding, errors, newline)
             return original.open_file(file, mode, buffering, encoding, errors, newline, closefd, opener)
-        place = locate(file)
+        if place is None:
+            place = locate(file)
         if place is None:
             return original.open_file(file, mode, buffering, encoding, errors, newline, closefd, opener)
         if type(file) is not str:

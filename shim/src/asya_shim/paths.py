@@ -79,7 +79,7 @@ cwd: Optional[str] = None
 directories: Dict[int, Place] = {}
 """Open descriptors of state directories, for `dir_fd`."""
 _listeners: List[Callable[[str, str], None]] = []
-_places: Dict[str, Place] = {}
+known: Dict[str, Place] = {}
 """The places of paths that were opened or asked for before."""
 _KEPT = 1024
 
@@ -97,7 +97,7 @@ def _root() -> str:
 def set_mounts(new: List[MountPoint]) -> None:
     """Replace the mounts."""
     mounts[:] = new
-    _places.clear()
+    known.clear()
     _sharpen()
 
 
@@ -140,7 +140,7 @@ def locate(path: Any, dir_fd: Optional[int] = None) -> Optional[Place]:
     """
     kind = type(path)
     if kind is str:
-        place = _places.get(path)
+        place = known.get(path)
         if place is not None:
             return place
         text = path
@@ -171,9 +171,9 @@ def locate(path: Any, dir_fd: Optional[int] = None) -> Optional[Place]:
                 raise ValueError("embedded null byte")
             place = Place(mount, text[len(mount.under) :].encode(_ENCODING, _ERRORS), path)
             if kind is str:
-                if len(_places) >= _KEPT:
-                    _places.clear()
-                _places[text] = place
+                if len(known) >= _KEPT:
+                    known.clear()
+                known[text] = place
             return place
     return _resolve(text, path)
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Newer servers than this system's, from Debian's own archive, for `make soak`: each suite's packages are unpacked into
-# a directory of ${XDG_CACHE_HOME:-~/.cache}/asya/suites, with the C library that they were built for, and nothing of
-# the system is touched. Needs apt-get and Debian's keyring; no root. The mirror is the one that the system's own
-# apt sources name; ASYA_DEBIAN_MIRROR (a URL that ends in /debian) overrides it.
+# Newer servers than this system's, and Ceph, from Debian's own archive, for `make soak`: each suite's packages are
+# unpacked into a directory of ${XDG_CACHE_HOME:-~/.cache}/asya/suites, with the C library that they were built for, and
+# nothing of the system is touched. Needs apt-get and Debian's keyring; no root. The mirror is the one that the system's
+# own apt sources name; ASYA_DEBIAN_MIRROR (a URL that ends in /debian) overrides it.
 set -euo pipefail
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/asya"
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 command -v apt-get >/dev/null || {
-  echo "missing: apt-get, which fetches the newer Redis and Valkey of make soak from Debian" >&2
+  echo "missing: apt-get, which fetches the newer Redis and Valkey and the Ceph of make soak from Debian" >&2
   exit 1
 }
 
@@ -57,3 +57,4 @@ unpack() {
 unpack trixie redis-server valkey-server
 unpack sid valkey-server
 unpack experimental redis-server
+unpack sid radosgw ceph-mon ceph-osd

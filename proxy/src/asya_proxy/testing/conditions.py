@@ -7,20 +7,24 @@ from collections.abc import Awaitable, Sequence
 
 import pytest
 
-from asya_proxy.errors import Conflict, Exists, KeyNotFound, StoreError
+from asya_proxy.errors import Conflict, Exists, KeyNotFound, StoreError, Unavailable
 from asya_proxy.stores.base import ABSENT, Body, Stat, Store, match
 from asya_proxy.testing.fixtures import Connect, StoreFixtures, claims
 from asya_proxy.testing.samples import change, content, cut, names, pattern, read, write
 
-# A racer that loses learns that it lost; one whose losing could not be told in one attempt asks again.
 LOST = (Conflict, Exists, KeyNotFound)
+
+
+def lost(outcome: BaseException) -> bool:
+    """A racer that loses learns that it lost, or that certainly nothing was done (409 of S3: another is at work)."""
+    return isinstance(outcome, LOST) or (isinstance(outcome, Unavailable) and not outcome.ambiguous)
 
 
 async def race(racers: Sequence[Awaitable[Stat | None]]) -> list[Stat | StoreError | None]:
     """Run them together; results and refusals, in order. Anything but a lost race is raised."""
     outcomes = await asyncio.gather(*racers, return_exceptions=True)
     for outcome in outcomes:
-        if isinstance(outcome, BaseException) and not isinstance(outcome, LOST):
+        if isinstance(outcome, BaseException) and not lost(outcome):
             raise outcome
     return outcomes  # type: ignore[return-value]
 
@@ -209,8 +213,9 @@ class ConditionCases(StoreFixtures):
                     try:
                         await write(store, b"counter", b"%d" % (value + 1), match(reading.stat.version))
                         break
-                    except Conflict:
-                        continue
+                    except (Conflict, Unavailable) as refusal:
+                        if not lost(refusal):
+                            raise
 
         await asyncio.gather(*(count(store) for store in stores))
         assert await read(stores[0], b"counter") == b"%d" % (each * len(stores))

@@ -9,6 +9,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import lru_cache
 from typing import NamedTuple, NoReturn
 
 from asya_contract.tracing import HEADER, checked, trace_id
@@ -390,8 +391,7 @@ class Routes:
         return f'ETag: "{stat.version}"\r\n{self._tail}'
 
     def _facts(self, stat: Stat) -> str:
-        modified = http_date(stat.mtime_ns // 1_000_000_000)
-        return f'ETag: "{stat.version}"\r\nLast-Modified: {modified}\r\n{H_MTIME}: {stat.mtime_ns}\r\n{self._tail}'
+        return _facts(stat.version, stat.mtime_ns, self._tail)
 
     def _is_directory(self) -> Answer:
         return Answer(200, f"{H_IS_FILE}: false\r\n{self._tail}")
@@ -474,6 +474,13 @@ class _Begun:
 
     async def aclose(self) -> None:
         await close_stream(self._stream)
+
+
+@lru_cache(maxsize=1024)
+def _facts(version: str, mtime_ns: int, tail: str) -> str:
+    """Header lines about a file. What is read again has mostly not changed."""
+    modified = http_date(mtime_ns // 1_000_000_000)
+    return f'ETag: "{version}"\r\nLast-Modified: {modified}\r\n{H_MTIME}: {mtime_ns}\r\n{tail}'
 
 
 def _key(request: Request) -> str:

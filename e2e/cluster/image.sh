@@ -6,6 +6,8 @@
 #   image.sh build TAG CONTEXT [buildah options]   a Dockerfile, into the cluster if it runs
 #   image.sh has TAG                    whether the cluster has it
 #   image.sh only TAG                   forget all other tags of its repository
+#   image.sh tag TAG NEW                another name for it, in the cluster
+#   image.sh save TAG FILE              as docker save writes it
 set -euo pipefail
 ASYA_CLUSTER_DIR=${ASYA_CLUSTER_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/asya/cluster}
 D=$(realpath -m "$ASYA_CLUSTER_DIR")
@@ -78,6 +80,8 @@ has) has "$2" ;;
 only)
   tags | grep -F "${2%:*}:" | grep -vxF "$2" | xargs -r ctr -a "$D/run/containerd.sock" -n k8s.io images rm >/dev/null
   b images --format '{{.Name}}:{{.Tag}}' | grep -F "${2%:*}:" | grep -vxF "$2" | xargs -r "$0" forget || true ;;
+tag) ctr -a "$D/run/containerd.sock" -n k8s.io images tag --force "$2" "$3" >/dev/null ;;
+save) rm -f "$3"; b push -q "$2" "docker-archive:$3:$2" ;;
 forget) shift; b rmi "$@" >/dev/null ;;
-*) sed -n '2,8p' "$0"; exit 2 ;;
+*) sed -n '2,10p' "$0"; exit 2 ;;
 esac

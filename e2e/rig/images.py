@@ -47,7 +47,7 @@ def _files(places: Iterable[Path]) -> Iterable[Path]:
 
 APP = ROOT / "e2e" / "app"
 _APP_FILES = (APP, EXAMPLE / "agent.py", EXAMPLE / "llm.py")
-_LOCK = ROOT / ".ci" / "build.lock"
+_LOCK, _ROOT = ROOT / ".ci" / "build.lock", ROOT / "images"
 
 _BACKENDS = ROOT / "e2e" / "backends" / "Dockerfile"
 _SERVERS = (ROOT / "tests" / "servers" / "build.sh", ROOT / "tests" / "servers" / "gcs")
@@ -56,9 +56,9 @@ SOURCES = {
     "operator": Source(
         "asya-operator",
         ROOT / "Dockerfile.operator",
-        (_LOCK, ROOT / "shim", ROOT / "operator"),
+        (_LOCK, _ROOT, ROOT / "shim", ROOT / "operator"),
     ),
-    "proxy": Source("asya-state-proxy", ROOT / "Dockerfile.proxy", (_LOCK, ROOT / "shim", ROOT / "proxy")),
+    "proxy": Source("asya-state-proxy", ROOT / "Dockerfile.proxy", (_LOCK, _ROOT, ROOT / "shim", ROOT / "proxy")),
     "plain": Source("asya-e2e-plain", APP / "Dockerfile", _APP_FILES, _APP_FILES, "plain"),
     "directory": Source("asya-e2e-directory", APP / "Dockerfile", _APP_FILES, _APP_FILES, "directory"),
     "entrypoint": Source("asya-e2e-entrypoint", APP / "Dockerfile", _APP_FILES, _APP_FILES, "entrypoint"),
@@ -74,26 +74,45 @@ def images(cluster: Cluster) -> dict[str, str]:
     return {name: _present(cluster, source) for name, source in SOURCES.items()}
 
 
+def renamed(cluster: Cluster, name: str, suffix: str) -> str:
+    """The same image on the node under another tag, as the next release would bring it."""
+    other = f"{name}-{suffix}"
+    _run(cluster, "tag", name, other)
+    _load(cluster, other)
+    return other
+
+
+def saved(cluster: Cluster, name: str, file: Path) -> Path:
+    """The image in one file, as `docker save` writes it."""
+    _run(cluster, "save", name, str(file))
+    return file
+
+
+def _run(cluster: Cluster, *args: str, deadline: float = 60, check: bool = True) -> int:
+    environment = {**os.environ, "ASYA_IMAGES": "local" if cluster.local else "docker"}
+    done = subprocess.run([IMAGE_SH, *args], env=environment, timeout=deadline, capture_output=True, text=True)
+    if check and done.returncode != 0:
+        raise RuntimeError(f"image.sh {' '.join(args)}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+    return done.returncode
+
+
+def _load(cluster: Cluster, name: str) -> None:
+    """To the nodes of kind; a local cluster has it."""
+    if not cluster.local:
+        kind = cluster.kubectl("config", "current-context").strip().removeprefix("kind-")
+        subprocess.run(["kind", "load", "docker-image", "--name", kind, name], check=True, timeout=BUILD_SECONDS)
+
+
 def _present(cluster: Cluster, source: Source) -> str:
     tag = source.tag()
-    environment = {**os.environ, "ASYA_IMAGES": "local" if cluster.local else "docker"}
-
-    def image(*args: str, deadline: float = 60) -> int:
-        done = subprocess.run([IMAGE_SH, *args], env=environment, timeout=deadline, capture_output=True, text=True)
-        if done.returncode != 0 and args[0] == "build":
-            raise RuntimeError(f"{tag} could not be built:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
-        return done.returncode
-
-    if image("has", tag) != 0:
+    if _run(cluster, "has", tag, check=False) != 0:
         stage = ["--target", source.stage] if source.stage else []
         with tempfile.TemporaryDirectory(prefix="asya-context-") as place:
             context = _context(source, Path(place))
-            image("build", tag, str(context), "-f", str(source.dockerfile), *stage, deadline=BUILD_SECONDS)
+            _run(cluster, "build", tag, str(context), "-f", str(source.dockerfile), *stage, deadline=BUILD_SECONDS)
     if cluster.fresh:
-        image("only", tag)
-    if not cluster.local:
-        name = cluster.kubectl("config", "current-context").strip().removeprefix("kind-")
-        subprocess.run(["kind", "load", "docker-image", "--name", name, tag], check=True, timeout=BUILD_SECONDS)
+        _run(cluster, "only", tag, check=False)  # there may be no other
+    _load(cluster, tag)
     return tag
 
 

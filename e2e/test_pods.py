@@ -1,11 +1,9 @@
 """Pods of every shape: many at a time, restricted, with directories, entrypoints and meshes in the way."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
-from rig.actors import Actor, Namespace, Unanswered
+from rig.actors import Actor, Namespace
+from rig.load import Writers
 from rig.waiting import until
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -13,27 +11,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 def test_concurrent_writers_lose_nothing_over_scaling(namespace: Namespace) -> None:
     actor = namespace.actor("counter", "handlers.ledger", {"consistency": "cas"}, conflictRetries=50).ready()
-    lock = threading.Lock()
-    answered: list[str] = []
-    open_ended: list[str] = []
-    numbers = iter(range(10_000))
-    enough = threading.Event()
-
-    def write() -> None:
-        while not enough.is_set():
-            with lock:
-                message = f"m{next(numbers)}"
-            try:
-                actor.send({"id": message})
-            except Unanswered as error:
-                # A pod that is leaving: not asked (refused, 502, 503), or asked and not heard.
-                if error.status not in (0, 502, 503):
-                    raise
-                with lock:
-                    open_ended.append(message)
-            else:
-                with lock:
-                    answered.append(message)
+    writers = Writers(actor)
 
     def scale(replicas: int) -> None:
         actor.kubectl("scale", "asyncactor", "counter", f"--replicas={replicas}")
@@ -42,25 +20,14 @@ def test_concurrent_writers_lose_nothing_over_scaling(namespace: Namespace) -> N
             60,
             f"{replicas} replicas",
         )
-        since = len(answered)
-        until(lambda: len(answered) >= since + 15, 60, f"messages answered by {replicas} replicas")
+        since = len(writers.answered)
+        until(lambda: len(writers.answered) >= since + 15, 60, f"messages answered by {replicas} replicas")
 
-    with ThreadPoolExecutor(4) as pool:
-        writers = [pool.submit(write) for _ in range(4)]
-        try:
-            for replicas in (1, 3, 1):
-                scale(replicas)
-        finally:
-            enough.set()
-        for writer in writers:
-            writer.result(timeout=60)
+    with writers.running():
+        for replicas in (1, 3, 1):
+            scale(replicas)
 
-    ledger = actor.send({"id": "last"})
-    answered.append("last")
-    ids = ledger["ids"]
-    assert ledger["count"] == len(ids) == len(set(ids))
-    assert set(answered) <= set(ids) <= set(answered) | set(open_ended)
-    assert len(set(ledger["pods"])) >= 3
+    assert len(writers.lost_nothing()) >= 3
 
 
 @pytest.mark.parametrize("namespace", [RESTRICTED], indirect=True)

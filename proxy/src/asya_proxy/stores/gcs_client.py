@@ -29,7 +29,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
-from asya_proxy import errors
+from asya_proxy import errors, tracing
 from asya_proxy.errors import StoreError, Unavailable
 from asya_proxy.stores import http_link
 from asya_proxy.stores.http_link import Route
@@ -98,11 +98,18 @@ def credentials(environ: Mapping[str, str]) -> Credentials:
     return made
 
 
+class _Adapter(HTTPAdapter):
+    """Tells whose request it is."""
+
+    def add_headers(self, request: requests.PreparedRequest, **_: Any) -> None:
+        request.headers.update(tracing.headers())
+
+
 def make_client(environ: Mapping[str, str], *, connections: int) -> tuple[Client, AuthorizedSession]:
     """Blocking: call it in a thread. The session is the client's own. Raises GoogleAuthError, ValueError."""
     identity = credentials(environ)
     session = AuthorizedSession(identity)  # type: ignore[no-untyped-call]
-    adapter = HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
+    adapter = _Adapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     custom = endpoint(environ)

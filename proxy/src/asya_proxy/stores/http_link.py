@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import aiohttp
 from yarl import URL
 
-from asya_proxy import errors
+from asya_proxy import errors, tracing
 from asya_proxy.errors import Busy, StoreError, Unavailable
 from asya_proxy.stores.base import CHUNK
 
@@ -94,10 +94,11 @@ class HttpLink:
             self._under_way -= 1
 
     async def _send(self, method: str, url: str, headers: Mapping[str, str], data: bytes) -> Answer:
+        traced = tracing.headers()
         response = await self._session.request(
             method,
             URL(url, encoded=True),
-            headers=headers,
+            headers={**headers, **traced} if traced else headers,
             data=data or None,
             proxy=self._proxy,
             allow_redirects=False,

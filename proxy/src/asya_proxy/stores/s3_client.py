@@ -16,7 +16,7 @@ import aiohttp
 import boto3.session
 import botocore.session
 from botocore import exceptions as sdk
-from botocore.awsrequest import AWSRequest
+from botocore.awsrequest import AWSPreparedRequest, AWSRequest
 from botocore.config import Config
 from botocore.credentials import CredentialProvider, Credentials, ReadOnlyCredentials, RefreshableCredentials
 from botocore.httpsession import get_cert_path
@@ -26,7 +26,7 @@ from botocore.signers import RequestSigner
 from botocore.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
-from asya_proxy import errors
+from asya_proxy import errors, tracing
 from asya_proxy.errors import StoreError, Unavailable
 from asya_proxy.stores import http_link
 from asya_proxy.stores.http_link import Route
@@ -159,6 +159,7 @@ def make_clients(environ: Mapping[str, str], *, attempt_timeout: float, connecti
         place = region(environ) or session.region_name or "us-east-1"
         client = session.client("s3", endpoint_url=custom, region_name=place, config=config)
         client.meta.events.register_last("before-call.s3", _at_once)
+        client.meta.events.register_last("before-send.s3", _trace)
         return client
 
     return Clients(
@@ -220,6 +221,12 @@ def _at_once(params: dict[str, Any], **_: Any) -> None:
     """Send the body with the request. The SDK asks for permission first (`Expect: 100-continue`), which costs a
     round trip for each file written, and a second where the endpoint does not know it."""
     params["headers"].pop("Expect", None)
+
+
+def _trace(request: AWSPreparedRequest, **_: Any) -> None:
+    """Tell whose request it is. After signing: S3 does not know the header."""
+    for name, value in tracing.headers().items():
+        request.headers[name] = value
 
 
 def _checksums(custom: str | None) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 from asya_proxy.errors import Busy, Unavailable
@@ -31,7 +32,7 @@ class Pool:
         if not self._slots.acquire(blocking=False):
             raise Busy(f"{self._name}: {self._limit} requests to the backend are under way or waiting; try again")
         try:
-            future = self._executor.submit(work)
+            future = self._executor.submit(copy_context().run, work)
         except RuntimeError:
             self._slots.release()
             raise Unavailable(f"{self._name}: the store is closed", ambiguous=False) from None

@@ -10,9 +10,9 @@ import errno
 import os
 
 from asya_shim import original, paths, scopes
-from asya_shim.files import RawFile, open_raw, pending
+from asya_shim.files import RawFile, open_raw, pending, refuse_below_unsent
 from asya_shim.lookups import absent, stat
-from asya_shim.namespace import keep_creation_mode
+from asya_shim.namespace import is_particular, keep_creation_mode
 from asya_shim.nodes import Node
 from asya_shim.paths import Place
 from asya_shim.scopes import Scope
@@ -90,32 +90,42 @@ def open_descriptor(place: Place, flags: int, mode: int = 0o777) -> int:
         file = open_raw(place, "x", reads, scope)
         file.keep_when_abandoned()
         keep_creation_mode(place, mode)
-    elif flags & os.O_TRUNC and writes:
-        if not flags & os.O_CREAT:
-            _must_exist(scope, place)
-        file = open_raw(place, "w", reads, scope)
-    elif flags & os.O_APPEND and writes:
-        if not flags & os.O_CREAT:
-            _must_exist(scope, place)
-        file = open_raw(place, "a", reads, scope)
+    elif flags & (os.O_TRUNC | os.O_APPEND) and writes:
+        creates = flags & os.O_CREAT and is_particular(mode) and _is_missing(scope, place)
+        if not flags & os.O_CREAT and _is_missing(scope, place):
+            raise absent(place)
+        file = open_raw(place, "w" if flags & os.O_TRUNC else "a", reads, scope)
+        if creates:
+            keep_creation_mode(place, mode)
     else:
         try:
             file = open_raw(place, "r", writes, scope, reads)
         except FileNotFoundError:
             if not flags & os.O_CREAT:
                 raise
-            file = open_raw(place, "w", reads, scope)
+            file = _created(scope, place, reads, writes)
             keep_creation_mode(place, mode)
         except IsADirectoryError:
             if writes:
                 raise
             return _directory(place, flags)
+    if flags & os.O_APPEND and writes:
+        file.append_only()
     return _descriptor(file)
 
 
-def _must_exist(scope: Scope, place: Place) -> None:
-    if pending(scope, place) is None and stat(scope, place) is None:
-        raise absent(place)
+def _created(scope: Scope, place: Place, reads: bool, writes: bool) -> RawFile:
+    if writes:
+        return open_raw(place, "w", reads, scope)
+    try:
+        open_raw(place, "x", False, scope).close()
+    except FileExistsError:
+        pass  # somebody else has just created it
+    return open_raw(place, "r", False, scope)
+
+
+def _is_missing(scope: Scope, place: Place) -> bool:
+    return pending(scope, place) is None and stat(scope, place) is None
 
 
 def _descriptor(file: RawFile) -> int:
@@ -127,15 +137,20 @@ def _descriptor(file: RawFile) -> int:
 
 def _directory(place: Place, flags: int) -> int:
     """A descriptor that stands for a directory; the kernel answers ENOTDIR to whatever gets past the hooks."""
+    scope = scopes.current()
     if place.key:
-        info = stat(scopes.current(), place)
-        if info is None and place.id not in scopes.current().directories:
+        refuse_below_unsent(scope, place)
+        unsent = pending(scope, place) is not None
+        info = None if unsent else stat(scope, place)
+        if flags & os.O_CREAT and os.fsencode(place.shown).endswith(b"/"):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), place.shown)
+        if info is None and not unsent and place.id not in scope.directories:
             raise absent(place)
-        if info is not None and info.is_file:
+        if unsent or (info is not None and info.is_file):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), place.shown)
     if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_CREAT:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), place.shown)
-    fd: int = original.memfd_create("asya-state-directory", os.MFD_CLOEXEC)
+    fd: int = original.open_fd(os.devnull, os.O_PATH | os.O_CLOEXEC)
     paths.directories[fd] = place
     return fd
 

@@ -62,7 +62,7 @@ def discard_scope(scope: Scope) -> None:
     """
     errors: List[BaseException] = []
     for file in scope.open_files():
-        if file.appends:
+        if file.appends and not file.node.rewritten:
             _attempt(file.node.commit, errors)
         _attempt(file.abandon, errors)
         if not scope.cancelled:

@@ -62,6 +62,8 @@ class RawFile(io.RawIOBase):
     shared_descriptors = 0
     """Duplicates of its descriptor that are open."""
     _abandoned = False
+    _narrowed = False
+    """Its descriptor writes, but this is a view of it for reading."""
     _created: Optional[str] = None
     _warned = False
 
@@ -132,7 +134,7 @@ class RawFile(io.RawIOBase):
     @property
     def writes(self) -> bool:
         """Whether it was opened for writing; also of a closed one."""
-        return self._writes
+        return self._writes or self._narrowed
 
     def __repr__(self) -> str:
         state = "[closed]" if self._closed else f"name={self.name!r} mode={self.mode!r} closefd=True"
@@ -178,6 +180,7 @@ class RawFile(io.RawIOBase):
         if not self._reads:
             raise io.UnsupportedOperation("File not open for reading")
         if self._fd >= 0:
+            original.read(self._fd, 0)  # the kernel knows whether it may be read
             start = self.tell()
             data = self.node.read(start, sys.maxsize)
             self.seek(start + len(data))
@@ -247,7 +250,9 @@ class RawFile(io.RawIOBase):
             size = self.tell()
         if size < 0:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        if not self._abandoned and not self.node.disowned:
+        if id(self) not in self.node.writers:
+            original.ftruncate(self._fd, size)  # which the kernel refuses
+        elif not self._abandoned and not self.node.disowned:
             self.node.truncate(size)
         return size
 
@@ -283,7 +288,7 @@ class RawFile(io.RawIOBase):
 
     def open_descriptor(self) -> int:
         """A new descriptor of this file's content, with an offset of its own at 0."""
-        content = self.node.materialise(self._reads, self._writes)
+        content = self.node.materialise(self._reads or not self._appends, self._writes)
         flags = os.O_RDWR if self._reads and self._writes else os.O_WRONLY if self._writes else os.O_RDONLY
         fd = content.open(flags | (os.O_APPEND if self._appends else 0))
         if self._writes:
@@ -295,12 +300,12 @@ class RawFile(io.RawIOBase):
     def store(self) -> None:
         """Store what was written so far; the handle stays open (`fsync`)."""
         self._check()
-        if self._writes and not self._abandoned:
+        if self.writes and not self._abandoned:
             self.node.commit()
 
     def abandon(self) -> None:
         """Store nothing of what this handle wrote and did not store yet; an `x` handle takes its file away again."""
-        if self._abandoned or self._closed or not self._writes:
+        if self._abandoned or self._closed or not self.writes:
             return
         self._abandoned = True
         node = self.node
@@ -315,6 +320,21 @@ class RawFile(io.RawIOBase):
             except (FileNotFoundError, StateConflictError):
                 # Somebody else's by now.
                 self.scope.ledger.lost(node.place.id)
+
+    def append_only(self) -> None:
+        """Write at the end only, as O_APPEND besides other flags has it."""
+        self._appends = True
+
+    def view(self, name: Any, letter: str, plus: bool) -> None:
+        """Be what `os.fdopen(fd, mode)` makes of its descriptor: `mode` says what may be tried, the kernel refuses."""
+        self.name = name
+        writes = plus or letter != "r"
+        self._narrowed = self.writes and not writes
+        self._reads = plus or letter == "r"
+        self._writes = writes
+        self.mode = _RAW_MODES[letter, plus]
+        if letter == "a":
+            original.lseek(self._fd, 0, 2)
 
     def keep_when_abandoned(self) -> None:
         """An abandoned `os.open(O_EXCL)` leaves its empty file, as a disk does."""
@@ -349,7 +369,7 @@ class RawFile(io.RawIOBase):
             self.scope.files.pop(identity, None)
             return
         try:
-            if self._writes and not self._abandoned and not node.disowned:
+            if (self._writes or self._narrowed) and not self._abandoned and not node.disowned:
                 if self.scope.cancelled:
                     raise OSError(errno.ECANCELED, "the turn that opened this file was cancelled", node.place.shown)
                 if self._fd >= 0:
@@ -556,7 +576,8 @@ def open_state(
         or buffering == 0
     ):
         # Raises exactly what it should, for every wrong combination; succeeds for unbuffered binary.
-        original.open_file(os.devnull, mode, buffering, encoding, errors, newline, closefd).close()
+        probed = mode.replace("x", "w") if parsed is not None else mode
+        original.open_file(os.devnull, probed, buffering, encoding, errors, newline, closefd).close()
         if parsed is None:
             parsed = ("r", False, "b" in mode)  # "U" before Python 3.11
     raw = open_raw(place, parsed[0], parsed[1])
@@ -631,6 +652,8 @@ def open_raw(
     scope = scope or scopes.current()
     if not place.key or place.directory:
         _refuse_directory(scope, place, letter)
+    if scope.nodes or scope.touched:
+        refuse_below_unsent(scope, place)
     mode = _RAW_MODES[letter, plus]
     if letter == "r":
         return RawFile(_for_reading(scope, place), place.shown, mode, reads is not False, plus)
@@ -654,9 +677,15 @@ def open_raw(
 def _refuse_directory(scope: Scope, place: Place, letter: str) -> None:
     """A name that can only be a directory is never opened as a file."""
     number = errno.EISDIR
-    if place.key and letter == "r":
+    if place.key:
+        refuse_below_unsent(scope, place)
         info = lookups.stat(scope, place)
-        number = errno.ENOENT if info is None else errno.ENOTDIR if info.is_file else errno.EISDIR
+        if letter != "r" and os.fsencode(place.shown).endswith(b"/"):
+            pass  # the kernel refuses to create it, whatever is there
+        elif pending(scope, place) is not None or (info is not None and info.is_file):
+            number = errno.ENOTDIR
+        elif info is None and place.id not in scope.directories:
+            number = errno.ENOENT
     raise OSError(number, os.strerror(number), place.shown)
 
 
@@ -671,6 +700,18 @@ def pending(scope: Scope, place: Place) -> Optional[Node]:
     return None
 
 
+def refuse_below_unsent(scope: Scope, place: Place) -> None:
+    """Raise NotADirectoryError where a parent of `place` is a file that only this scope knows of."""
+    if not scope.nodes and not scope.touched:
+        return
+    end = place.key.find(b"/")
+    while end > 0:
+        node = pending(scope, Place(place.mount, place.key[:end], place.shown))
+        if node is not None:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), place.shown)
+        end = place.key.find(b"/", end + 1)
+
+
 def _shared(scope: Scope, place: Place) -> Optional[Node]:
     node = scope.nodes.get(place.id)
     if node is not None and node.dead is None and not node.disowned:
@@ -683,11 +724,14 @@ def _for_reading(scope: Scope, place: Place) -> Node:
     if node is not None:
         return node
     found = lookups.read(scope, place)
-    node = scope.nodes.get(place.id)
-    if node is not None and node.version == found.version and node.content is not None:
-        return node
+    node = _shared(scope, place)
     data, size = found.data, found.size
-    node = Node(scope, place, data if len(data) == size else held(place, data, found.version, size))
+    content = data if len(data) == size else held(place, data, found.version, size)
+    if node is not None and node.version == found.version:
+        if node.content is None:
+            node.content = content
+        return node
+    node = Node(scope, place, content)
     node.version = found.version
     node.stored_size = found.size
     node.mtime_ns = found.mtime_ns

@@ -8,6 +8,7 @@ pays; see `paths.needle`.
 
 from __future__ import annotations
 
+import errno
 import os
 import posix
 from types import MethodType
@@ -119,6 +120,8 @@ class Hooks:
         elif type(file) is int:
             if closefd and file in descriptors.open_files:
                 return _open_descriptor(file, file, mode, buffering, encoding, errors, newline)
+            if file in paths.directories:
+                raise _is_directory(file)
             return original.open_file(file, mode, buffering, encoding, errors, newline, closefd, opener)
         if place is None:
             place = locate(file)
@@ -128,6 +131,9 @@ class Hooks:
             place = place.called(os.fspath(file))
         if opener is not None:
             fd = opener(place.shown, _flags(mode))
+            if fd in paths.directories:
+                self.close(fd)
+                raise _is_directory(place.shown)
             if fd in descriptors.open_files:
                 return _open_descriptor(fd, place.shown, mode, buffering, encoding, errors, newline)
             return original.open_file(fd, mode, buffering, encoding, errors, newline)
@@ -206,7 +212,7 @@ class Hooks:
         place = find("." if path is None else path)
         if place is None:
             return _scandir(path)
-        return directories.scan(place.called(path))
+        return directories.scan(place if path is not None else place.called(None))
 
     def rename(self, src: Any, dst: Any, *, src_dir_fd: Optional[int] = None, dst_dir_fd: Optional[int] = None) -> None:
         if not _rename_state(src, dst, src_dir_fd, dst_dir_fd):
@@ -259,6 +265,10 @@ def find(path: Any, dir_fd: Optional[int] = None) -> Optional[Place]:
     return locate(path, dir_fd)
 
 
+def _is_directory(shown: Any) -> OSError:
+    return OSError(errno.EISDIR, os.strerror(errno.EISDIR), shown)
+
+
 def _flags(mode: Any) -> int:
     parsed = parse_mode(mode)
     if parsed is None:
@@ -286,7 +296,7 @@ def _open_descriptor(
     if parsed is None:
         return original.open_file(fd, mode, buffering, encoding, errors, newline)
     file = descriptors.open_files[fd]
-    file.name = name
+    file.view(name, parsed[0], parsed[1])
     return dress(file, parsed, mode, buffering, encoding, errors, newline)
 
 
@@ -304,8 +314,6 @@ def _rename_state(src: Any, dst: Any, src_dir_fd: Optional[int], dst_dir_fd: Opt
 
 def _refuse_link(place: Optional[Place], src: Any, dst: Any) -> None:
     if place is not None:
-        import errno
-
         raise OSError(errno.EPERM, "a state mount holds no links", src, None, dst)
 
 

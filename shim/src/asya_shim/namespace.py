@@ -13,7 +13,7 @@ import time
 
 from asya_shim import changes, lookups, scopes
 from asya_shim.caches import lru_cache
-from asya_shim.files import open_raw, pending
+from asya_shim.files import open_raw, pending, refuse_below_unsent
 from asya_shim.nodes import Node
 from asya_shim.paths import Place
 from asya_shim.scopes import Scope
@@ -82,8 +82,9 @@ def _inode(mount: str, key: bytes) -> int:
     return int.from_bytes(digest, "big") >> 1 or 1
 
 
-def _result(place: Place, mode: int, size: int, mtime_ns: int, atime_ns: Optional[int] = None) -> os.stat_result:
-    links = 2 if mode == DIRECTORY_MODE else 1
+def _result(
+    place: Place, mode: int, size: int, mtime_ns: int, atime_ns: Optional[int] = None, links: int = 1
+) -> os.stat_result:
     if _permissions:
         chosen = _permissions.get(place.id)
         if chosen is not None:
@@ -123,7 +124,7 @@ def _result(place: Place, mode: int, size: int, mtime_ns: int, atime_ns: Optiona
 def directory_status(place: Place) -> os.stat_result:
     """`stat` of a directory. No store knows when another pod changed it last, so its time is now: whoever caches
     by it (`mailbox`, the import system) looks again."""
-    return _result(place, DIRECTORY_MODE, _BLOCK, time.time_ns())
+    return _result(place, DIRECTORY_MODE, _BLOCK, time.time_ns(), links=2)
 
 
 def file_status(place: Place, size: int, mtime_ns: int, version: Optional[str]) -> os.stat_result:
@@ -136,6 +137,8 @@ def file_status(place: Place, size: int, mtime_ns: int, version: Optional[str]) 
 
 def node_status(node: Node) -> os.stat_result:
     """`fstat` of an open file."""
+    if node.unlinked:
+        return _result(node.place, FILE_MODE, len(node), node.mtime_ns, links=0)
     version = None if node.pending else node.version
     return file_status(node.place, len(node), node.mtime_ns, version)
 
@@ -154,6 +157,7 @@ def status(place: Place) -> os.stat_result:
     if info is None:
         if _is_seen(scope, place):
             return directory_status(place)
+        refuse_below_unsent(scope, place)
         raise lookups.absent(place)
     if not info.is_file:
         return directory_status(place)
@@ -192,7 +196,7 @@ def access(place: Place, mode: int, *, effective_ids: bool = False, follow_symli
 def listing(place: Place) -> List[lookups.Entry]:
     """The entries of a directory as this scope sees it, in byte order; one request for each thousand."""
     scope = scopes.current()
-    if not place.directory and pending(scope, place) is not None:
+    if pending(scope, place) is not None:
         raise fail(errno.ENOTDIR, place)
     prefix = len(place.key) + 1 if place.key else 0
     found: Dict[bytes, lookups.Entry] = {}
@@ -216,6 +220,7 @@ def listing(place: Place) -> List[lookups.Entry]:
     if not exists and place.id not in scope.directories:
         info = lookups.stat(scope, place)
         if info is None:
+            refuse_below_unsent(scope, place)
             raise lookups.absent(place)
         if info.is_file:
             raise fail(errno.ENOTDIR, place)
@@ -233,8 +238,11 @@ def _see(scope: Scope, place: Place) -> None:
 def make_directory(place: Place, mode: int = 0o777) -> None:
     """`os.mkdir`."""
     scope = scopes.current()
+    if _is_dotted(place):
+        status(place)
     if not place.key or pending(scope, place) is not None or place.id in scope.directories:
         raise fail(errno.EEXIST, place)
+    refuse_below_unsent(scope, place)
     try:
         changes.make_directory(scope, place)
     except (FileExistsError, IsADirectoryError):
@@ -248,6 +256,10 @@ def remove_directory(place: Place) -> None:
     scope = scopes.current()
     if not place.key:
         raise fail(errno.EBUSY, place)
+    if _is_dotted(place):
+        status(place)
+        raise fail(errno.EINVAL, place)
+    refuse_below_unsent(scope, place)
     if pending(scope, place) is not None:
         raise fail(errno.ENOTDIR, place)
     if _pending_below(scope, place):
@@ -267,7 +279,8 @@ def unlink(place: Place) -> None:
         raise fail(errno.EISDIR, place)
     if place.directory:
         status(place)
-        raise fail(errno.ENOTDIR, place)
+        raise fail(errno.EISDIR, place)
+    refuse_below_unsent(scope, place)
     node = pending(scope, place)
     if node is None:
         changes.delete(scope, place)
@@ -289,22 +302,63 @@ def rename(source: Place, target: Place) -> None:
     if source.mount is not target.mount:
         raise changes.crossing(source.shown, target.shown)
     scope = scopes.current()
+    try:
+        try:
+            _rename(scope, source, target)
+        except FileNotFoundError:
+            _refuse_below_a_file(target)
+            raise
+    except OSError as error:
+        error.filename, error.filename2 = source.shown, target.shown
+        raise
+
+
+def _is_dotted(place: Place) -> bool:
+    """Whether it was written as `x/.` or `x/..`, which names can be looked at, and neither moved nor removed."""
+    return place.directory and os.path.basename(os.fsencode(place.shown)) in (b".", b"..")
+
+
+def _refuse_below_a_file(place: Place) -> None:
+    """A kernel looks at both parents before it looks for the source."""
+    try:
+        status(Place(place.mount, place.key, place.shown))
+    except FileNotFoundError:
+        return
+
+
+def _rename(scope: Scope, source: Place, target: Place) -> None:
     if not source.key or not target.key:
-        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), source.shown, None, target.shown)
+        raise fail(errno.EBUSY, source)
+    for place in (source, target):
+        refuse_below_unsent(scope, place)
+    if _is_dotted(source) or _is_dotted(target):
+        for place in filter(_is_dotted, (source, target)):
+            status(place)
+        raise fail(errno.EBUSY, source)
     moving = pending(scope, source)
     if moving is not None:
         moving.commit()
     if source.id == target.id:
+        if target.directory:
+            status(target)
         status(source)
         return
-    if source.key + b"/" == target.key[: len(source.key) + 1]:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), source.shown, None, target.shown)
     is_directory = source.id in scope.directories or not _is_known_file(scope, source)
+    if target.key + b"/" == source.key[: len(target.key) + 1]:
+        raise fail(errno.ENOTEMPTY, source)
+    if source.key + b"/" == target.key[: len(source.key) + 1]:
+        raise fail(errno.EINVAL if is_directory else errno.ENOTDIR, source)
     if is_directory:
+        if pending(scope, target) is not None:
+            raise fail(errno.ENOTDIR, source)
+        if _pending_below(scope, target):
+            raise fail(errno.ENOTEMPTY, source)
         _rename_directory(scope, source, target)
         return
-    if target.id in scope.directories:
-        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), source.shown, None, target.shown)
+    if source.directory or target.directory:
+        raise fail(errno.ENOTDIR, source)
+    if target.id in scope.directories or _pending_below(scope, target):
+        raise fail(errno.EISDIR, source)
     changes.rename(scope, source, target)
     replaced = scope.nodes.get(target.id)
     if replaced is not None:
@@ -350,6 +404,8 @@ def _move_kept(source: Place, target: Place) -> None:
 
 def truncate(place: Place, length: int) -> None:
     """`os.truncate`."""
+    if length < 0:
+        raise fail(errno.EINVAL, place)
     with open_raw(place, "r", True) as file:
         file.truncate(length)
 
@@ -359,9 +415,14 @@ def keep_permissions(place: Place, mode: int) -> None:
     _remember(_permissions, place.id, modes.S_IMODE(mode))
 
 
+def is_particular(mode: int) -> bool:
+    """Whether a file created with `mode`, under the usual umask, shows other permissions than most."""
+    return mode & 0o755 not in (0o755, 0o644)
+
+
 def keep_creation_mode(place: Place, mode: int) -> None:
     """Remember the mode something was created with, under the usual umask, where it is a particular one."""
-    if mode & 0o755 not in (0o755, 0o644):
+    if is_particular(mode):
         keep_permissions(place, mode & 0o755)
 
 
@@ -400,7 +461,7 @@ def utime(
         node.mtime_ns = mtime
         return
     token = scope.ledger.token(place.id)
-    if token is not None and token.own and not token.stale:
+    if token is not None and token.own and token.version is not None and not token.stale:
         _remember(_times, place.id, (token.version, atime, mtime))
         return
     found = status(place)

@@ -81,7 +81,9 @@ class Node:
             if writes:
                 self.writers = self.writers | {file} if self.writers else {file}
             if not self.unlinked:
-                self.scope.nodes[self.place.id] = self
+                known = self.scope.nodes.get(self.place.id)
+                if writes or known is None or not known.writers:
+                    self.scope.nodes[self.place.id] = self
 
     def detach(self, file: int) -> None:
         """`file` is closed."""

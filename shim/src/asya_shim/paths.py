@@ -150,7 +150,7 @@ def locate(path: Any, dir_fd: Optional[int] = None) -> Optional[Place]:
         return None
     else:
         try:
-            text = os.fspath(path)
+            text = path = os.fspath(path)
         except TypeError:
             return None
         if isinstance(text, bytes):

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlencode
 
+import hiredis
 from redis import asyncio as redis
 from redis import exceptions as wrong
 from redis.asyncio.cluster import ClusterNode
@@ -70,6 +71,8 @@ class Link:
             raise Unavailable("the store is closed", ambiguous=False)
         await self._take_slot()
         try:
+            if isinstance(self._client, redis.Redis):
+                return await _ask(self._client.connection_pool, args)
             return await self._client.execute_command(*args)
         except (wrong.RedisError, OSError) as error:
             if isinstance(error, wrong.ReadOnlyError | wrong.MasterDownError):
@@ -157,9 +160,9 @@ def make_client(url: str, timeout: float) -> tuple[Client, Sequence[redis.Redis]
         if scheme in ("redis", "rediss", "unix"):
             if scheme != "unix":
                 options["socket_keepalive"] = True
-            pool = redis.BlockingConnectionPool.from_url(
-                url, max_connections=CONNECTIONS, timeout=timeout, driver_info=None, **options
-            )
+            # It need not wait for a connection: `Link` lets no more than so many calls in.
+            pool = redis.ConnectionPool.from_url(url, max_connections=CONNECTIONS, driver_info=None, **options)
+            pool.connection_class = _packing(pool.connection_class)
             return redis.Redis.from_pool(pool), ()
         if scheme in ("redis+sentinel", "rediss+sentinel"):
             hosts, path, own = _several(url)
@@ -173,7 +176,9 @@ def make_client(url: str, timeout: float) -> tuple[Client, Sequence[redis.Redis]
                 sentinel_kwargs={**options, **watched, "password": own.pop("sentinel_password", None)},
                 **{**options, **own, "db": int(db or 0)},
             )
-            return sentinel.master_for(master, max_connections=CONNECTIONS), sentinel.sentinels
+            client = sentinel.master_for(master, max_connections=CONNECTIONS)
+            client.connection_pool.connection_class = _packing(client.connection_pool.connection_class)
+            return client, sentinel.sentinels
         if scheme in ("redis+cluster", "rediss+cluster"):
             hosts, _, own = _several(url)
             cluster = redis.RedisCluster(
@@ -185,6 +190,31 @@ def make_client(url: str, timeout: float) -> tuple[Client, Sequence[redis.Redis]
     except (ValueError, wrong.RedisError) as error:
         raise BadRequest(f"REDIS_URL: {error}; expected one of {SCHEMES}") from error
     raise BadRequest(f"REDIS_URL has scheme {scheme!r}; expected one of {SCHEMES}")
+
+
+async def _ask(pool: redis.ConnectionPool, args: Sequence[bytes | str | int]) -> Any:
+    """One command without what redis-py's client puts around it: retries, callbacks and figures that nobody reads.
+    A connection whose answer did not come whole closes itself."""
+    connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+    try:
+        await connection.send_command(*args)
+        return await connection.read_response()
+    finally:
+        await pool.release(connection)
+
+
+class _Packing:
+    """A connection that puts the frequent commands together in C, as redis-py's blocking connections do."""
+
+    def pack_command(self, *args: Any) -> Sequence[bytes]:
+        if args[0] in ("EVALSHA", "HMGET"):
+            return [hiredis.pack_command(args)]
+        packed: Sequence[bytes] = super().pack_command(*args)  # type: ignore[misc]
+        return packed
+
+
+def _packing(kind: type[Any]) -> type[Any]:
+    return type(kind.__name__, (_Packing, kind), {})
 
 
 def _several(url: str) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:

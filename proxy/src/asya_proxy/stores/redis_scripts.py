@@ -70,10 +70,13 @@ local function no_room(name)
   return nil
 end
 
+local function expire(upload, lengths)
+  for index = 0, pieces(lengths) - 1 do call('PEXPIRE', chunk(upload, index), GRACE) end
+end
+
 local function retire(name)
   local f = call('HMGET', object(name), 'u', 'k')
-  if not f[1] then return end
-  for index = 0, pieces(f[2]) - 1 do call('PEXPIRE', chunk(f[1], index), GRACE) end
+  if f[1] then expire(f[1], f[2]) end
 end
 
 local function complete(upload, lengths)
@@ -87,29 +90,33 @@ local function keep(upload, lengths)
   for index = 0, pieces(lengths) - 1 do call('PERSIST', chunk(upload, index)) end
 end
 
-local function store(name, size, attrs, data, upload, lengths)
+local function store(name, size, attrs, data, upload, lengths, version)
   local key = object(name)
-  call('DEL', key)
-  call('HSET', key, 'v', ID, 's', size, 'm', NOW)
+  if version then call('DEL', key) else call('ZADD', NAMES, 0, name) end
+  if upload ~= '' then
+    call('HSET', key, 'v', ID, 's', size, 'm', NOW, 'u', upload, 'k', lengths)
+  else
+    call('HSET', key, 'v', ID, 's', size, 'm', NOW, 'd', data)
+  end
   if attrs ~= '' then call('HSET', key, 'a', attrs) end
-  if upload ~= '' then call('HSET', key, 'u', upload, 'k', lengths) else call('HSET', key, 'd', data) end
-  call('ZADD', NAMES, 0, name)
 end
 """
 
+# The most frequent one, so it makes no call twice: what comes of it is known before it is done.
 _PUT = """
 local name, condition, attrs, size, data, upload, lengths = unpack(ARGV, 6, 12)
 local done = again()
 if done then return done end
-local version = call('HGET', object(name), 'v')
+local f = call('HMGET', object(name), 'v', 'u', 'k')
+local version = f[1]
 local refusal = wrong(version, condition) or (not version and no_room(name))
 if refusal then return refusal end
 if not complete(upload, lengths) then return {'swept'} end
-reserve()
+local outcome = finish({'ok', ID, size, NOW, attrs})
 keep(upload, lengths)
-retire(name)
-store(name, size, attrs, data, upload, lengths)
-return finish(stat(name))
+if f[2] then expire(f[2], f[3]) end
+store(name, size, attrs, data, upload, lengths, version)
+return outcome
 """
 
 _DELETE = """
@@ -138,7 +145,7 @@ if not complete(upload, lengths) then return {'swept'} end
 reserve()
 keep(upload, lengths)
 if not base then
-  store(name, size, attrs, data, upload, lengths)
+  store(name, size, attrs, data, upload, lengths, base)
 else
   local f = call('HMGET', key, 's', 'u', 'k')
   local total, home, known = tonumber(f[1]) + tonumber(size), f[2], f[3]

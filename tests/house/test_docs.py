@@ -91,6 +91,33 @@ def test_every_error_has_its_runbook() -> None:
     assert {title for title in written if re.fullmatch(r"[a-z]+(_[a-z]+)*", title)} - codes == set()
 
 
+def sections(page: str) -> list[tuple[str, str, str]]:
+    """Of a page: chapter, heading, text of each section."""
+    chapter, found = "", []
+    for level, title, text in re.findall(
+        r"^(#{2,3}) ([^\n]+)\n(.*?)(?=^#{2,3} |\Z)", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL
+    ):
+        if level == "##":
+            chapter = title
+        else:
+            found.append((chapter, title, text.strip()))
+    return found
+
+
+@pytest.mark.parametrize("page", ["conditions", "errors", "alerts"])
+def test_every_runbook_says_what_to_do(page: str) -> None:
+    """A meaning alone is no help: a second sentence, or commands. But for what needs no hand."""
+    found = sections(f"operations/{page}.md")
+    assert len(found) > 15
+    well = {"All is well", "When it is deleted"}
+    bare = [
+        title
+        for chapter, title, text in found
+        if chapter not in well and "```" not in text and len(re.findall(r"[.:;](?=\s|$)", text)) < 2
+    ]
+    assert bare == []
+
+
 def metric_names() -> set[str]:
     """Every name that Prometheus may meet."""
     suffixes = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("",), "gauge": ("",)}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asya_shim import StateConflictError, asgi, wsgi
+from asya_shim import StateConflictError, asgi, traceparent, wsgi
 from support.state_proxy import State
 
 
@@ -121,3 +121,38 @@ def test_wsgi_discards_what_raises_or_is_not_read(state: State) -> None:
     pieces.close()  # type: ignore[attr-defined]
     assert state.get("f") is None
     assert state.get("g") is None
+
+
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize("given", [PARENT, "nonsense", None])
+async def test_asgi_a_request_brings_its_trace(given: str | None) -> None:
+    found = []
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        found.append(traceparent())
+        await send(START)
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def nothing(*_: Any) -> Any:
+        return None
+
+    headers = [] if given is None else [(b"traceparent", given.encode())]
+    await asgi(app)({"type": "http", "headers": headers}, nothing, nothing)
+    assert found == [PARENT if given == PARENT else None]
+    assert traceparent() is None
+
+
+@pytest.mark.parametrize("given", [PARENT, "nonsense", None])
+def test_wsgi_a_request_brings_its_trace(given: str | None) -> None:
+    found = []
+
+    def app(_environ: Any, _start: Any) -> Iterable[bytes]:
+        found.append(traceparent())
+        yield b"ok"
+
+    environ = {} if given is None else {"HTTP_TRACEPARENT": given}
+    assert list(wsgi(app)(environ, lambda *_: None)) == [b"ok"]
+    assert found == [PARENT if given == PARENT else None]
+    assert traceparent() is None

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from asya_proxy import consistency as layer
+from asya_proxy import attempts as layer
 from asya_proxy.consistency import Consistency, Wish
 from asya_proxy.deadlines import Deadlines
 from asya_proxy.errors import (

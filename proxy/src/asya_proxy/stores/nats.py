@@ -380,7 +380,8 @@ class NatsStore(BaseStore):
         if sum(len(name) + len(value) + 4 for name, value in headers.items()) > HEADER_ROOM - 256:
             raise TooLarge("attributes and history of this file exceed the 64 KiB that NATS stores beside a value")
         name = self._name(key)
-        await asyncio.gather(*(self._spill(name, outcome) for outcome in spilled))
+        if spilled:
+            await asyncio.gather(*(self._spill(name, line) for line in spilled))
         self._heads.pop(key, None)
         file = self._streams.file(name)
         version = await self._jetstream.publish(self._streams.files, file, data, headers, previous.version)
@@ -391,8 +392,9 @@ class NatsStore(BaseStore):
         self._listing.note(key, head)
         return head
 
-    async def _spill(self, name: str, outcome: Outcome) -> None:
-        await self._jetstream.publish(self._streams.ids, self._streams.id(name, outcome.id), str(outcome).encode())
+    async def _spill(self, name: str, line: str) -> None:
+        subject = self._streams.id(name, Outcome.token_of(line))
+        await self._jetstream.publish(self._streams.ids, subject, line.encode())
 
     async def _settled(self, key: bytes, head: Head, token: str) -> _Done | None:
         """How a change ended whose id was seen before."""

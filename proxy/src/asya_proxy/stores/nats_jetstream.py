@@ -66,7 +66,7 @@ class JetStream:
     async def call(self, request: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """One request of the API (`STREAM.INFO.name`). The error in the answer, if any, is left to the caller."""
         data = json.dumps(body).encode() if body is not None else b""
-        answer: dict[str, Any] = json.loads((await self.link.request(f"{API}.{request}", data)).data)
+        answer: dict[str, Any] = json.loads(str((await self.link.request(f"{API}.{request}", data)).data, "utf-8"))
         return answer
 
     async def last_sequence(self, stream: str) -> int:
@@ -86,7 +86,7 @@ class JetStream:
         headers = {**(headers or {}), EXPECTED_STREAM: stream}
         if expect is not None:
             headers[EXPECTED] = str(expect)
-        answer = json.loads((await self.link.request(subject, data, headers)).data)
+        answer = json.loads(str((await self.link.request(subject, data, headers)).data, "utf-8"))
         check_answer(answer, "writing")
         return int(answer["seq"])
 
@@ -185,4 +185,7 @@ def check_answer(answer: Mapping[str, Any], doing: str) -> None:
 def _time_ns(text: str) -> int:
     """RFC 3339 in UTC as JetStream writes it, `2026-01-02T03:04:05.123456789Z`, in ns of the Unix epoch."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
-    return calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) * 10**9 + int(fraction.ljust(9, "0")[:9] or 0)
+    year, month, day = whole[:10].split("-")
+    hour, minute, second = whole[11:].split(":")
+    seconds = calendar.timegm((int(year), int(month), int(day), int(hour), int(minute), int(second)))
+    return seconds * 10**9 + int(fraction.ljust(9, "0")[:9] or 0)

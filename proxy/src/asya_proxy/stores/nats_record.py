@@ -149,6 +149,11 @@ class Outcome:
     mtime_ns: int
     written_ns: int
 
+    @staticmethod
+    def token_of(line: str) -> str:
+        """The id in what `__str__` wrote."""
+        return line.partition(":")[0]
+
     def __str__(self) -> str:
         earlier = self.written_ns - self.mtime_ns
         return f"{self.id}:{self.version}:{self.base}:{self.size}:{self.mtime_ns}:{earlier or ''}"
@@ -177,7 +182,8 @@ class Head:
     written_ns: int = 0
     attrs: Mapping[str, str] = field(default_factory=dict)
     runs: tuple[Run, ...] = ()
-    past: tuple[Outcome, ...] = ()
+    past: tuple[str, ...] = ()
+    """The writes before this one, newest first, each as `Outcome` writes it: most are never looked at."""
     spilled_ns: int = 0
 
     @property
@@ -186,16 +192,20 @@ class Head:
         return self.size - sum(run.size for run in self.runs)
 
     @property
-    def outcomes(self) -> tuple[Outcome, ...]:
+    def own(self) -> Outcome:
+        return Outcome(self.id, self.version, self.base, self.size, self.mtime_ns, self.written_ns)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
         """The writes that led here, newest first, this one included."""
-        if not self.id:
-            return self.past
-        own = Outcome(self.id, self.version, self.base, self.size, self.mtime_ns, self.written_ns)
-        return (own, *self.past)
+        return (str(self.own), *self.past) if self.id else self.past
 
     def find(self, write_id: str) -> Outcome | None:
         """What became of a write, by its token."""
-        return next((outcome for outcome in self.outcomes if outcome.id == write_id), None)
+        if write_id == self.id:
+            return self.own
+        begin = f"{write_id}:"
+        return next((Outcome.parse(line) for line in self.past if line.startswith(begin)), None)
 
     def headers(self) -> dict[str, str]:
         """The inverse of `read_head`, for the message that this head describes."""
@@ -208,7 +218,7 @@ class Head:
         if self.runs:
             out[_RUNS] = ",".join(map(str, self.runs))
         if self.past:
-            out[_PAST] = ",".join(map(str, self.past))
+            out[_PAST] = ",".join(self.past)
         if self.spilled_ns:
             out[_SPILLED] = str(self.spilled_ns)
         return out
@@ -243,19 +253,21 @@ def read_head(version: int, headers: Mapping[str, str], length: int, time_ns: in
         written_ns=int(written_ns),
         attrs=json.loads(headers.get(_ATTRS, "{}")),
         runs=tuple(map(Run.parse, filter(None, headers.get(_RUNS, "").split(",")))),
-        past=tuple(map(Outcome.parse, filter(None, headers.get(_PAST, "").split(",")))),
+        past=tuple(filter(None, headers.get(_PAST, "").split(","))),
         spilled_ns=int(headers.get(_SPILLED, "0")),
     )
 
 
-def carry(previous: Head, since_ns: int) -> tuple[tuple[Outcome, ...], tuple[Outcome, ...], int]:
+def carry(previous: Head, since_ns: int) -> tuple[tuple[str, ...], tuple[str, ...], int]:
     """What the message after `previous` must remember: (in its own headers, in the stream of ids, `spilled_ns`).
 
-    Writes before `since_ns` are forgotten.
+    The oldest writes are forgotten where they are from before `since_ns`.
     """
-    recent = tuple(outcome for outcome in previous.outcomes if outcome.written_ns >= since_ns)
+    recent = previous.lines
+    while recent and Outcome.parse(recent[-1]).written_ns < since_ns:
+        recent = recent[:-1]
     spilled_ns = previous.spilled_ns if previous.spilled_ns >= since_ns else 0
     if len(recent) <= MAX_PAST:
         return recent, (), spilled_ns
     kept, spilled = recent[:KEEP_PAST], recent[KEEP_PAST:]
-    return kept, spilled, max(spilled_ns, *(outcome.written_ns for outcome in spilled))
+    return kept, spilled, max(spilled_ns, *(Outcome.parse(line).written_ns for line in spilled))

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from asya_proxy.errors import Unavailable
-from asya_proxy.selftest import Broken, Verdict, accepted, fresh, put, remove
+from asya_proxy.selftest import Broken, Verdict, fresh, put, remove
 from asya_proxy.stores.base import ABSENT, ANY, Store, match
-from asya_proxy.stores.capabilities import InParts, Operations
+from asya_proxy.stores.capabilities import InParts, Operations, accepted
 
 _Client = TypeVar("_Client")
 

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 from asya_contract.names import RESERVED_SEGMENT
 from asya_contract.wire import PROTOCOL
-from asya_proxy.errors import Busy, Conflict, Exists, KeyNotFound, StoreError, Unsupported
+from asya_proxy.errors import Busy, Conflict, KeyNotFound, StoreError, Unsupported
 from asya_proxy.stores.base import ABSENT, ANY, Body, Change, Precondition, Reading, Store, Traits, match
-from asya_proxy.stores.capabilities import InParts, Operations
+from asya_proxy.stores.capabilities import InParts, Operations, accepted
 
 DAY = 86_400.0
 PROBES = 2
@@ -183,14 +183,6 @@ async def _probe_delete(store: Store, name: str, key: bytes, stale: str) -> list
     except Unsupported:
         return [Broken(name, LACKS_MATCH, "conditional_delete")]
     return [Broken(name, IGNORES_MATCH, "conditional_delete")]
-
-
-async def accepted(work: Awaitable[object]) -> bool:
-    try:
-        await work
-    except (Conflict, Exists):
-        return False
-    return True
 
 
 async def put(store: Store, key: bytes, data: bytes, when: Precondition) -> str:

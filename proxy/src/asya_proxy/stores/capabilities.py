@@ -5,9 +5,11 @@ Operations on state files do not enter here: they are `Store` and its traits.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from asya_proxy.errors import Conflict, Exists
 from asya_proxy.stores.base import Precondition
 
 
@@ -45,3 +47,12 @@ class InParts(Protocol):
 
         `stale`: a version that `key` had before, if one is known.
         """
+
+
+async def accepted(change: Awaitable[object]) -> bool:
+    """Whether a conditional change was made, and not refused for its condition."""
+    try:
+        await change
+    except (Conflict, Exists):
+        return False
+    return True

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from asya_proxy.errors import Conflict, Exists, StoreError
+from asya_proxy.errors import StoreError
 from asya_proxy.stores.base import ABSENT, ANY, Precondition, match
-from asya_proxy.stores.capabilities import Operations
+from asya_proxy.stores.capabilities import Operations, accepted
 from asya_proxy.stores.s3_calls import S3Calls, conditions, unquoted
 
 log = logging.getLogger(__name__)
@@ -65,13 +65,13 @@ async def keeps_promises(calls: S3Calls, name: str, passed: bytes, stale: str | 
         # Whatever is refused from here on is refused over an object that is there: a server that answers 404 for a
         # missing key may ignore conditions all the same.
         first = await _put(calls, name, secrets.token_bytes(16), ANY)
-        current = await _by_completion(calls, name, first, match(stale or _no_etag()))
+        current = await _by_completion(calls, name, first, match(stale or _unwritten_etag()))
         if current is None:
             return False
         for when in (ABSENT, match(first)):
-            if not await _refused(_put(calls, name, secrets.token_bytes(16), when)):
+            if await accepted(_put(calls, name, secrets.token_bytes(16), when)):
                 return False
-        if not await _refused(_delete(calls, name, match(first))):
+        if await accepted(_delete(calls, name, match(first))):
             return False
         await _put(calls, name, passed, match(current))
     except StoreError:  # the slower test says what it was
@@ -85,7 +85,7 @@ async def _by_completion(calls: S3Calls, name: str, first: str, wrong: Precondit
     upload = await prepare(calls, name, secrets.token_bytes(16))
     try:
         for when in (ABSENT, wrong):
-            if not await _refused(upload.complete(when)):
+            if await accepted(upload.complete(when)):
                 return None
         return await upload.complete(match(first))
     except StoreError:
@@ -93,17 +93,9 @@ async def _by_completion(calls: S3Calls, name: str, first: str, wrong: Precondit
         raise
 
 
-def _no_etag() -> str:
+def _unwritten_etag() -> str:
     """An ETag as of some content that nobody wrote."""
     return secrets.token_hex(16)
-
-
-async def _refused(work: Awaitable[object]) -> bool:
-    try:
-        await work
-    except (Conflict, Exists):
-        return True
-    return False
 
 
 async def _put(calls: S3Calls, name: str, data: bytes, when: Precondition) -> str:

@@ -10,6 +10,7 @@
   "namespaces" (sortAlpha .Values.watchNamespaces)
   "maxActorsRolling" (int .Values.actors.maxRolling)
   "logLevel" .Values.logLevel
+  "webhook" (dict "namespace" .Release.Namespace "name" (include "asya.webhook" .))
 -}}
 {{- with .Values.actors.imagePullPolicy }}{{ $_ := set $settings "imagePullPolicy" . }}{{ end -}}
 {{- with .Values.stateProxy.meshContainers }}{{ $_ := set $settings "meshContainers" . }}{{ end -}}

@@ -5,8 +5,10 @@ import datetime
 import pytest
 
 from asya_operator.kube import KubeError
+from asya_operator.precedence import LINGER_SECONDS
 from asya_operator.reconcile import Reconciler
-from asya_operator.rollout import TRIAL_SECONDS, Trial
+from asya_operator.rollout import TRIAL_SECONDS, Rollout, Trial
+from asya_operator.settings import WebhookSettings
 from support.actors import actor
 from support.pods import NEW_IMAGE, OLD_IMAGE
 from support.running_operator import SETTINGS
@@ -175,3 +177,69 @@ async def test_the_next_process_knows_who_is_on_trial():
     assert await following.reconcile("later", "later") is not None
     pod = server.deployments["later"]["spec"]["template"]["spec"]
     assert pod["initContainers"][0]["image"] == OLD_IMAGE
+
+
+BEHIND = SETTINGS.model_copy(update={"webhook": WebhookSettings(namespace="system", name="webhook")})
+
+
+def _webhook(**status):
+    counts = {"replicas": 2, "updatedReplicas": 2, "availableReplicas": 2, "observedGeneration": 7}
+    return {"metadata": {"generation": 7}, "spec": {"replicas": 2}, "status": {**counts, **status}}
+
+
+def _image(server):
+    return server.deployments["ours"]["spec"]["template"]["spec"]["initContainers"][0]["image"]
+
+
+@pytest.mark.parametrize(
+    "unfinished",
+    [
+        {"observedGeneration": 6},
+        {"updatedReplicas": 1},
+        {"replicas": 3},
+        {"availableReplicas": 1},
+    ],
+    ids=["unseen", "updating", "surging", "starting"],
+)
+async def test_no_actor_gets_an_image_that_a_webhook_does_not_know_yet(unfinished):
+    server, clock = OurServer(), Clock()
+    server.deployments["webhook"] = _webhook(**unfinished)
+    passes = Reconciler(server, BEHIND, now=clock)
+    for _ in range(3):
+        assert await passes.reconcile("ours", "ours") < LINGER_SECONDS, "it looks again soon"
+        clock.pass_by(LINGER_SECONDS)
+    assert _image(server) == OLD_IMAGE
+
+    server.deployments["webhook"] = _webhook()
+    await passes.reconcile("ours", "ours")
+    assert _image(server) == OLD_IMAGE, "the last ones go on answering"
+    clock.pass_by(LINGER_SECONDS)
+    await passes.reconcile("ours", "ours")
+    assert _image(server) == NEW_IMAGE
+
+
+def test_while_all_are_held_one_looks_for_all_and_then_wakes_them():
+    first, second = ("a", "a"), ("b", "b")
+    rollout = Rollout(2, held=True)
+    for key in (second, first):
+        assert rollout.image(key, OLD_IMAGE, NEW_IMAGE, []) == OLD_IMAGE
+    assert rollout.image(("c", "new"), None, NEW_IMAGE, []) == NEW_IMAGE
+    assert rollout.first(first)
+    assert not rollout.first(second)
+    assert rollout.seen(first, on_trial=False, stable=True, degraded=False) == set()
+    rollout.held = False
+    assert rollout.image(first, OLD_IMAGE, NEW_IMAGE, []) == NEW_IMAGE
+    assert rollout.seen(first, on_trial=True, stable=False, degraded=False) == {second}
+
+
+@pytest.mark.parametrize("there", [None, 403], ids=["elsewhere", "not-allowed"])
+async def test_a_webhook_that_cannot_be_seen_is_not_waited_for(there):
+    class Blind(OurServer):
+        async def get(self, kind, namespace, name):
+            if name == "webhook" and there:
+                raise KubeError(there, "forbidden")
+            return await super().get(kind, namespace, name)
+
+    server = Blind()
+    await Reconciler(server, BEHIND, now=Clock()).reconcile("ours", "ours")
+    assert _image(server) == NEW_IMAGE

@@ -15,6 +15,7 @@ from asya_operator.conditions import Observed, conditions, when
 from asya_operator.deletion import Deletion
 from asya_operator.desired import Manifest, desired
 from asya_operator.kube import MANAGER, REPLICAS_MANAGER, KubeApi, KubeError, Object
+from asya_operator.precedence import Precedence
 from asya_operator.reports import Reports
 from asya_operator.rollout import Key, Rollout, Trial
 from asya_operator.settings import Settings
@@ -25,6 +26,7 @@ log = logging.getLogger("asya_operator.reconcile")
 # Looked at again without an event, in seconds: a slot of the rollout, a Secret that somebody creates.
 WAIT_FOR_SLOT = 60.0
 WAIT_FOR_REPAIR = 30.0
+WAIT_FOR_WEBHOOK = 3.0
 
 
 @dataclass
@@ -59,6 +61,7 @@ class Reconciler:
         self._now = now
         self._wake = wake
         self._rollout = Rollout(settings.max_actors_rolling)
+        self._precedence = Precedence(kube, settings.webhook, now)
         self._reports = Reports(kube, now)
         self._deletion = Deletion(kube, settings, self._reports)
         self._may_read_secrets = True
@@ -106,6 +109,7 @@ class Reconciler:
         try:
             await self._deletion.hold_finalizer(actor, body)
             current = await self._mine(actor, "Deployment")
+            self._rollout.held = not await self._precedence.webhook_is_current()
             image = self._rollout.image(
                 key,
                 _install_image(current),
@@ -130,7 +134,7 @@ class Reconciler:
         for other in self._rollout.seen(key, trial is not None, stable, degraded):
             self._wake(other)
         if image != self._settings.proxy_image:
-            return WAIT_FOR_SLOT
+            return WAIT_FOR_WEBHOOK if self._rollout.held and self._rollout.first(key) else WAIT_FOR_SLOT
         if degraded:
             return WAIT_FOR_REPAIR
         return trial.rest(self._now()) + 1.0 if trial is not None else None

@@ -51,12 +51,13 @@ class Trial:
 @dataclass
 class Rollout:
     """`limit` is the number of actors whose pods may be replaced at a time. `rolling` and `degraded` are of those on
-    trial."""
+    trial. While it is `held`, no actor is given a new image."""
 
     limit: int
     rolling: set[Key] = field(default_factory=set)
     degraded: set[Key] = field(default_factory=set)
     waiting: set[Key] = field(default_factory=set)
+    held: bool = False
 
     def recall(self, deployments: Iterable[Mapping[str, Any]]) -> None:
         """Where the last process was: who is on trial counts as rolling until its own pass."""
@@ -67,11 +68,11 @@ class Rollout:
     def image(self, key: Key, current: str | None, wanted: str, allowed: list[str], was_degraded: bool = False) -> str:
         """The proxy image for an actor's template: `wanted`, or `current` while it is not its turn.
 
-        An actor without a Deployment, and one whose image is not on the list any more (the webhook would not
-        inject it), does not wait. One that `was_degraded` before proves nothing about the image and takes no slot.
+        An actor without a Deployment does not wait. One whose image is not on the list any more (the webhook would not
+        inject it) waits only while all are held. One that `was_degraded` before proves nothing and takes no slot.
         """
         if current is not None and current != wanted:
-            if current in allowed and key not in self.rolling and not self._free(key):
+            if key not in self.rolling and (self.held or (current in allowed and not self._free(key))):
                 self.waiting.add(key)
                 return current
             if not was_degraded:
@@ -87,8 +88,12 @@ class Rollout:
         _put(self.rolling, key, on_trial and not stable)
         return set(self.waiting) if self._free() else set()
 
+    def first(self, key: Key) -> bool:
+        """True for one of those that wait: it looks for all of them."""
+        return key == min(self.waiting, default=None)
+
     def _free(self, key: Key | None = None) -> bool:
-        return len(self.rolling) < self.limit and not self.degraded - {key}
+        return not self.held and len(self.rolling) < self.limit and not self.degraded - {key}
 
     def forget(self, key: Key) -> set[Key]:
         """An actor that is gone. Actors whose turn it may be now."""

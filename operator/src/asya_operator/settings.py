@@ -62,6 +62,13 @@ class CertificateSettings(Base):
     extra_names: Annotated[list[ObjectName], Field(max_length=16)] = Field(default_factory=list)
 
 
+class WebhookSettings(Base):
+    """The webhook's Deployment. Without this a new proxy image waits for no webhook."""
+
+    namespace: ContainerName
+    name: ContainerName
+
+
 class Settings(Base):
     """`proxyImage` is what new pods get; `allowedImages` are others that a template may still name."""
 
@@ -79,6 +86,7 @@ class Settings(Base):
     namespaces: Annotated[list[ContainerName], Field(max_length=1000)] = Field(default_factory=list)
     max_actors_rolling: Annotated[int, Field(ge=1, le=1000)] = 10
     certificates: CertificateSettings | None = None
+    webhook: WebhookSettings | None = None
     health_port: Annotated[int, Field(ge=0, le=65535)] = 8080
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

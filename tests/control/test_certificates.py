@@ -1,10 +1,13 @@
 """Certificates over the years, with a moved clock: nobody who trusts the bundle ever meets a stranger."""
 
+import asyncio
+import contextlib
 import datetime
 from itertools import pairwise
 
 import pytest
 from cryptography import x509
+from prometheus_client import CollectorRegistry, Gauge
 
 from asya_operator.certificates import (
     CA_LIFE,
@@ -18,6 +21,8 @@ from asya_operator.certificates import (
     issue,
     new_authority,
 )
+from asya_operator.rotation import rotate
+from asya_operator.settings import CertificateSettings
 
 NAMES = ("asya-webhook.asya.svc", "asya-webhook.asya.svc.cluster.local")
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -125,3 +130,27 @@ def test_an_authority_can_sign_servers_and_nothing_below():
     authority = new_authority(START).parsed
     constraints = authority.extensions.get_extension_for_class(x509.BasicConstraints).value
     assert (constraints.ca, constraints.path_length) == (True, 0)
+
+
+class EmptyCluster:
+    """An API server that has nothing, and takes everything."""
+
+    async def get(self, *_):
+        return None
+
+    async def apply(self, *_, **__):
+        return None
+
+
+async def test_the_end_of_what_was_issued_is_told():
+    settings = {"namespace": "n", "secretName": "s", "serviceName": "w", "webhookConfiguration": "c"}
+    expiry = Gauge("expiry", "", registry=CollectorRegistry())
+    rotation = asyncio.create_task(rotate(EmptyCluster(), CertificateSettings.model_validate(settings), expiry))
+    wanted = datetime.datetime.now(datetime.UTC) + LEAF_LIFE
+    async with asyncio.timeout(10):
+        while not expiry._value.get():
+            await asyncio.sleep(0.01)
+    assert abs(expiry._value.get() - wanted.timestamp()) < 3600
+    rotation.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await rotation

@@ -96,6 +96,22 @@ async def test_a_pod_is_injected(webhook):
     assert 'reviews_total{result="injected"} 1.0' in (await webhook.health("/metrics"))[1]
 
 
+async def test_the_end_of_the_certificate_is_told(webhook, files):
+    async def told():
+        name = "asya_operator_webhook_certificate_expiry_timestamp_seconds"
+        text = (await webhook.health("/metrics"))[1]
+        return float(next(line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")))
+
+    assert await told() == HELD.leaf.ends().timestamp()
+    later = issue(Held(), NOW + datetime.timedelta(days=1), (NAME,))
+    put(files, later)
+
+    async def moved():
+        return await told() == later.leaf.ends().timestamp()
+
+    await eventually(moved)
+
+
 async def test_a_refusal_is_an_answer(webhook):
     body = review()
     body["request"]["object"]["metadata"]["annotations"] = {}

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asya_operator.operate import Metrics
 from asya_operator.rollout import TRIAL_ANNOTATION, TRIAL_SECONDS, Key, Rollout, Trial
 from asya_operator.watchdog import Watchdog
 from asya_operator.work import FIRST_RETRY, LAST_RETRY, WorkQueue
@@ -38,13 +39,15 @@ async def test_a_key_is_queued_once(queue):
 async def test_how_long_the_queue_makes_wait(queue, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now[0])
-    assert (queue.oldest, queue.retrying) == (0, 0)
+    sample = Metrics(queue).registry.get_sample_value
+    assert (queue.oldest, queue.retrying, sample("asya_operator_queue_length")) == (0, 0, 0)
     queue.add(A)
     now[0] += 5
     queue.add(B)
     now[0] += 2
     queue.add(A)
-    assert queue.oldest == 7
+    assert queue.oldest == sample("asya_operator_queue_oldest_seconds") == 7
+    assert sample("asya_operator_queue_length") == 2
     assert queue._ready.popleft() == A
     queue._queued.pop(A)
     assert queue.oldest == 2
@@ -53,7 +56,7 @@ async def test_how_long_the_queue_makes_wait(queue, monkeypatch):
 async def test_what_fails_is_retried_until_it_does_not(queue):
     queue.add(A)
     queue.failed(await take(queue))
-    assert queue.retrying == 1
+    assert queue.retrying == Metrics(queue).registry.get_sample_value("asya_operator_retrying_actors") == 1
     queue.add(A)
     queue.done(await take(queue))
     assert queue.retrying == 0

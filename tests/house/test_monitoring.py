@@ -48,10 +48,16 @@ def queries() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """Every name that a scrape of the four processes has, and the labels of its samples."""
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What the four processes answer to a scrape."""
+    return exposed(tmp_path_factory.mktemp("exposed"))
+
+
+@pytest.fixture(scope="module")
+def samples(scraped: list[str]) -> dict[str, set[str]]:
+    """Every name that a scrape has, and the labels of its samples."""
     found: dict[str, set[str]] = {}
-    for text in exposed(tmp_path_factory.mktemp("exposed")):
+    for text in scraped:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 found.setdefault(sample.name, set()).update(sample.labels)
@@ -150,15 +156,20 @@ def test_panels_are_whole_and_apart() -> None:
 # promtool.
 
 
-def promtool(*arguments: str) -> str:
+def promtool(*arguments: str, given: str = "") -> str:
     """What promtool says; its complaint is the failure's text."""
     path = binary("promtool")
     if not os.access(path, os.X_OK):
         assert shutil.which("apt-get") is None, "promtool is missing: run tests/servers/promtool.sh"
         pytest.skip("there is no apt to fetch promtool with")
-    done = subprocess.run([str(path), *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([str(path), *arguments], input=given, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_promtool_finds_names_and_units_as_they_should_be(scraped: list[str]) -> None:
+    for text in scraped:
+        assert promtool("check", "metrics", given=text) == ""
 
 
 def test_promtool_takes_the_rules() -> None:

@@ -137,6 +137,17 @@ async def test_what_the_mounts_are(start) -> None:  # type: ignore[no-untyped-de
     assert now[f"ready{MOUNT}"] == 1
 
 
+async def test_a_backend_that_is_not_there_yet(start) -> None:  # type: ignore[no-untyped-def]
+    store = FaultyStore()
+    connected = asyncio.Event()
+    store.connect = connected.wait  # type: ignore[assignment,method-assign]
+    client = await (await start(store, ready=False)).client()
+    assert (await figures(client))[f"ready{MOUNT}"] == 0
+    connected.set()
+    assert (await client.ask("GET", "/readyz")).status == 200
+    assert (await figures(client))[f"ready{MOUNT}"] == 1
+
+
 def test_figures_are_there_before_anything_happens() -> None:
     """The first step of a counter that appears with it is no increase to Prometheus."""
     metrics = Metrics()

@@ -11,11 +11,13 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from asya_proxy import tracing
 from support.fake_s3 import FakeS3
 from support.server_gcs import GcsServer
 from support.server_s3 import S3Server
@@ -201,6 +203,21 @@ async def test_a_failure_of_the_store_is_the_spans_error(monkeypatch: pytest.Mon
         (span,) = collector.spans
         assert (span.status.code, attributes(span)["error.type"]) == (2, "unavailable")
         assert collector.resources[0]["service.name"] == "mine"
+
+
+def test_a_collector_that_takes_nothing_holds_up_no_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    end = threading.Event()
+    monkeypatch.setattr(tracing, "FLUSH", 0.05)
+    spans = tracing.Spans({})
+    spans._provider = SimpleNamespace(shutdown=end.wait)
+    spans.close()
+    assert "spans were lost" in caplog.text
+    end.set()
+    for thread in threading.enumerate():
+        if thread.name == "asya-spans":
+            thread.join(10)
 
 
 async def test_without_opentelemetry_it_is_said_and_passed_on(

@@ -7,6 +7,7 @@ A request without `traceparent` has no trace and makes no span: nothing here is 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -19,6 +20,9 @@ log = logging.getLogger("asya_proxy.tracing")
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 """Variables of OpenTelemetry; one of them asks for spans."""
+
+FLUSH = 3.0
+"""Seconds for the last spans, at the end of the process."""
 
 outgoing: ContextVar[str | None] = ContextVar("asya_proxy_traceparent", default=None)
 """The `traceparent` that the store's requests carry."""
@@ -59,9 +63,13 @@ class Spans:
                 self.span = _maker(self._provider)
 
     def close(self) -> None:
-        """Send what is left. Blocking, for as long as the exporter's time-out allows."""
+        """Send what is left. Blocking, for `FLUSH` seconds at most: a collector that is gone must not hold up an end."""
         if self._provider is not None:
-            self._provider.shutdown()
+            sending = threading.Thread(target=self._provider.shutdown, name="asya-spans", daemon=True)
+            sending.start()
+            sending.join(FLUSH)
+            if sending.is_alive():
+                log.warning("spans were lost: the collector does not take them", extra={"seconds": FLUSH})
 
 
 def _provider() -> Any:
@@ -75,7 +83,7 @@ def _provider() -> Any:
     # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win.
     if str(resource.attributes.get("service.name", "unknown_service")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": "asya-state-proxy"}))
-    provider = TracerProvider(resource=resource)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider
 

@@ -63,7 +63,7 @@ class Spans:
                 self.span = _maker(self._provider)
 
     def close(self) -> None:
-        """Send what is left. Blocking, for `FLUSH` seconds at most: a collector that is gone must not hold up an end."""
+        """Send what is left. Blocking, for at most `FLUSH` seconds: a collector that is gone holds up no end."""
         if self._provider is not None:
             sending = threading.Thread(target=self._provider.shutdown, name="asya-spans", daemon=True)
             sending.start()

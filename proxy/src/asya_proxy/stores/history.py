@@ -7,6 +7,7 @@ to `LIMIT` bytes by forgetting the oldest writes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from urllib.parse import quote, unquote
 
@@ -20,6 +21,9 @@ LIMIT = 1024 - len(FIELD)
 """Bytes of the line. S3 allows 2 KB of metadata in all, names included."""
 
 
+_PLAIN = re.compile(r"[A-Za-z0-9_.~-]*")
+
+
 def of_change(change: Change, base: str | None = None) -> tuple[Past, ...]:
     """The history of an object once `change` is done: its own id first. `base` where the precondition does not say."""
     return (Past(change.id, change.when.version if base is None else base), *change.history)
@@ -29,7 +33,7 @@ def encode(writes: Iterable[Past]) -> str:
     """Raises BadRequest where not even the newest write fits."""
     line = ""
     for write in writes:
-        item = f"{quote(write.write_id, safe='')}:{quote(write.base or '', safe='')}"
+        item = f"{_quoted(write.write_id)}:{_quoted(write.base or '')}"
         longer = f"{line},{item}" if line else item
         if len(longer) > LIMIT:
             if not line:
@@ -37,6 +41,11 @@ def encode(writes: Iterable[Past]) -> str:
             break
         line = longer
     return line
+
+
+def _quoted(text: str) -> str:
+    """As `quote` does; what it would leave alone, which ids and versions are, is left alone at once."""
+    return text if _PLAIN.fullmatch(text) else quote(text, safe="")
 
 
 def decode(line: str) -> tuple[Past, ...]:

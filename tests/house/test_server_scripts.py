@@ -1,6 +1,7 @@
 """What `tests/servers/build.sh` builds, and for which system: with a `go` that only notes what it is asked for."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -50,3 +51,44 @@ def test_what_goes_into_images_is_built_for_them_and_nothing_else_is(build):
 def test_a_name_that_it_does_not_know(build):
     with pytest.raises(AssertionError, match="versitygw2"):
         build("versitygw2")
+
+
+PROMTOOL = BUILD.parent / "promtool.sh"
+
+
+def fetched(tmp_path: Path, **programs: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """What promtool.sh does where these programs are all there is, and where it puts promtool."""
+    for name in ("bash", "mkdir", "mktemp", "rm", "mv", "ln", "tar", "env"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run([str(PROMTOOL)], env=env, capture_output=True, text=True, timeout=60, check=False)
+    return done, tmp_path / "cache" / "asya" / "bin" / "promtool"
+
+
+def test_without_apt_promtool_is_left_out(tmp_path):
+    done, promtool = fetched(tmp_path)
+    assert (done.returncode, promtool.exists()) == (0, False), done.stderr
+    assert "the tests of the alert rules are left out" in done.stderr
+
+
+def test_a_promtool_that_is_there_is_taken(tmp_path):
+    done, promtool = fetched(tmp_path, promtool="exit 0")
+    assert done.returncode == 0, done.stderr
+    assert promtool.resolve() == tmp_path / "promtool"
+
+
+def test_promtool_comes_out_of_debians_package(tmp_path):
+    """With lists of one's own where the system's do not have it."""
+    apt = """
+    echo "$*" >> "$XDG_CACHE_HOME/../apt"
+    case "$*" in *download*) [[ "$*" == *Dir::State::lists* ]] || exit 100; : > prometheus_1.deb ;; esac
+    """
+    package = 'cd "$XDG_CACHE_HOME"; mkdir -p usr/bin; echo new > usr/bin/promtool; tar -c ./usr/bin/promtool'
+    done, promtool = fetched(tmp_path, **{"apt-get": apt, "dpkg-deb": package})
+    assert done.returncode == 0, done.stderr
+    assert promtool.read_text() == "new\n"
+    calls = (tmp_path / "apt").read_text().splitlines()
+    assert [call.split()[-1] for call in calls] == ["prometheus", "update", "prometheus"]

@@ -19,9 +19,14 @@ stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 echo "fetching promtool (once)" >&2
 cd "$stage"
-if ! apt-get -qq download -o APT::Sandbox::User= prometheus 2>/dev/null; then
-  apt-get update -qq
-  apt-get -qq download -o APT::Sandbox::User= prometheus
+apt=(apt-get -qq -o APT::Sandbox::User=)
+if ! "${apt[@]}" download prometheus 2>/dev/null; then
+  # The system's lists are old, or there are none: lists of our own, for which nobody needs to be root.
+  mkdir -p lists/partial archives/partial
+  apt+=(-o "Dir::State::lists=$stage/lists" -o "Dir::Cache=$stage" -o "Dir::Cache::archives=$stage/archives"
+    -o Debug::NoLocking=1 -o Acquire::Languages=none)
+  "${apt[@]}" update
+  "${apt[@]}" download prometheus
 fi
 dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool
 mv usr/bin/promtool "$bin/promtool"

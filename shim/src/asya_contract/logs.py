@@ -13,7 +13,7 @@ ALWAYS: Dict[str, str] = {
     "time": "when, ISO 8601 with milliseconds and offset",
     "level": "`debug`, `info`, `warning` or `error`",
     "logger": "the part that speaks, such as `asya_proxy.requests`",
-    "message": "what happened, in words that do not change",
+    "message": "what happened, in words",
 }
 
 KEYS: Dict[str, str] = {

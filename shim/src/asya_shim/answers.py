@@ -67,18 +67,25 @@ def _http_date(value: bytes) -> int:
         return 0
 
 
-@lru_cache(256)
 def facts(head: Head) -> Tuple[str, int, int]:
     """Version, time and, where a range was asked for, size of the whole file in an answer with content."""
-    return _version(head), _mtime(head), int(head.header(b"content-range").rpartition(b"/")[2] or 0)
+    known = head.facts
+    if known is None:
+        size = int(head.header(b"content-range").rpartition(b"/")[2] or 0)
+        known = head.facts = (_version(head), _mtime(head), size)
+    return known
 
 
-@lru_cache(256)
 def info(head: Head) -> Info:
     """What an answer to HEAD tells."""
-    if head.header(b"x-is-file") == b"false":
-        return Info(False, 0, _mtime(head), "")
-    return Info(True, head.length or 0, _mtime(head), _version(head))
+    known = head.info
+    if known is None:
+        if head.header(b"x-is-file") == b"false":
+            known = Info(False, 0, _mtime(head), "")
+        else:
+            known = Info(True, head.length or 0, _mtime(head), _version(head))
+        head.info = known
+    return known
 
 
 def _mtime(head: Head) -> int:

@@ -15,7 +15,9 @@ from asya_shim.caches import lru_cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, List, Tuple, Union
+    from typing import Any, List, Optional, Tuple, Union
+
+    from asya_shim.answers import Info
 
     Buffer = Union[bytes, bytearray, memoryview]
 
@@ -35,11 +37,13 @@ _LONG = 8 if sys.maxsize > 2**32 else 4
 
 class Head:
     """Status and headers of an answer. `keep`: the connection lives on; `length`: of the body, None where it is
-    not said."""
+    not said. `facts` and `info` are what `answers` made of it."""
 
-    __slots__ = ("_lower", "keep", "length", "status", "text")
+    __slots__ = ("_lower", "facts", "info", "keep", "length", "status", "text")
 
     def __init__(self, text: bytes) -> None:
+        self.facts: Optional[Tuple[str, int, int]] = None
+        self.info: Optional[Info] = None
         self.text = text
         self.status = int(text[9:12])
         self._lower = text.lower()

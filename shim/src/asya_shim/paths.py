@@ -81,7 +81,7 @@ directories: Dict[int, Place] = {}
 _listeners: List[Callable[[str, str], None]] = []
 known: Dict[str, Place] = {}
 """The places of paths that were opened or asked for before."""
-_KEPT = 1024
+_KEPT = 4096
 
 
 def on_needle(listener: Callable[[str, str], None]) -> None:

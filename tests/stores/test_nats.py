@@ -740,6 +740,32 @@ async def test_a_client_that_does_not_say_it_closed(tmp_path: Path, connect: Ope
         await store.ping()
 
 
+async def test_a_client_that_cannot_close_leaves_no_task(tmp_path: Path, connect: Open) -> None:
+    """nats-py's own closing fails half way, where the connection breaks while it writes."""
+    with NatsServer(tmp_path) as server:
+        store = await connect(server)
+        link = store._jetstream.link
+        assert link._current is not None
+        client = link._current.client
+        tasks = [subscription._wait_for_msgs_task for subscription in client._subs.values()]
+        assert tasks
+
+        async def breaks() -> None:
+            raise ConnectionResetError
+
+        client._transport.drain = breaks
+        client._pending, client._pending_data_size = [b"PING\r\n"], 6
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        async with asyncio.timeout(10):
+            while link._current is None or link._current.client is client or link._doomed:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        assert all(task is not None and task.done() for task in tasks)
+        assert client._transport._io_writer.is_closing()
+        await store.ping()
+
+
 async def test_a_server_that_is_away_is_unavailable_and_nothing_was_done(tmp_path: Path, connect: Open) -> None:
     server = NatsServer(tmp_path).start()
     store = await connect(server, attempt_timeout=0.3)

@@ -13,7 +13,7 @@ import itertools
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -324,6 +324,7 @@ class Link:
             return
         generation.lost = True
         self._fail(generation, why)
+        self._finish(self._discard(generation.client))
         if self._current is generation:
             self._current = None
             self._up.clear()
@@ -359,6 +360,13 @@ class Link:
                 await client.close()
         except (TimeoutError, nats.errors.Error, OSError, AttributeError, AssertionError) as error:
             log.debug("nats client did not close server=%s error=%r", self._address, error)
+        _bury(client)
+
+    def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """In the background; `close` waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._doomed.add(task)
+        task.add_done_callback(self._doomed.discard)
 
     def _check_alive(self, generation: _Generation) -> None:
         """After a request timed out: if a ping is not answered either, give the connection up."""
@@ -372,13 +380,10 @@ class Link:
             except (nats.errors.Error, TimeoutError, OSError) as error:
                 self._last_error = f"no answer to a ping: {error}"
                 self._lose(generation, "the connection does not answer")
-                await self._discard(generation.client)
             finally:
                 self._suspect = False
 
-        task = asyncio.get_running_loop().create_task(check())
-        self._doomed.add(task)
-        task.add_done_callback(self._doomed.discard)
+        self._finish(check())
 
     # Receiving
 
@@ -422,3 +427,12 @@ class Link:
 def _observe(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
         log.debug("nats client task failed error=%r", task.exception())
+
+
+def _bury(client: Client) -> None:
+    """End what nats-py leaves where it fails within its own closing: tasks of subscriptions, and the transport."""
+    for subscription in client._subs.values():
+        subscription._stop_processing()
+    client._subs.clear()
+    if client._transport is not None:
+        client._transport.close()  # type: ignore[no-untyped-call]

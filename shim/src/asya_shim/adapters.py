@@ -27,11 +27,14 @@ def place_of(path: Any) -> Optional[Place]:
     return locate(path) if isinstance(path, (str, os.PathLike)) else None
 
 
-def by_object(position: int, name: str, mode: str, *, unless: Sequence[str] = (), dress: Any = None) -> Make:
+def by_object(
+    position: int, name: str, mode: str, *, unless: Sequence[str] = (), dress: Any = None, called: Any = os.fspath
+) -> Make:
     """A function that is done with its file when it returns: it gets the open file in place of the path.
 
     `position` and `name` are the argument's. With one of the arguments `unless` it goes on by path, for
-    they mean something of paths. `dress(file, path)` is what is passed on, where it is not the file.
+    they mean something of paths. `dress(file, path)` is what is passed on, where it is not the file;
+    `called(path)` is what the library would open, None where it does so by Python.
     """
 
     def make(real: Callable[..., Any]) -> Any:
@@ -40,8 +43,11 @@ def by_object(position: int, name: str, mode: str, *, unless: Sequence[str] = ()
             path: Any = args[position] if len(args) > position else kwargs.get(name)
             if place_of(path) is None or any(kwargs.get(other) for other in unless):
                 return real(*args, **kwargs)
+            path = called(path)
+            if path is None:
+                return real(*args, **kwargs)
             with open(path, mode) as file:
-                passed = file if dress is None else dress(file, os.fspath(path))
+                passed = file if dress is None else dress(file, path)
                 if len(args) > position:
                     args = (*args[:position], passed, *args[position + 1 :])
                 else:
@@ -338,6 +344,35 @@ def _safe_open(real: Any) -> Any:
     return StandIn(real, _by_descriptor(real))
 
 
+# scipy and zarr
+
+
+def _uncompressed(path: Any) -> Optional[str]:
+    name = os.fspath(path)
+    return None if name.endswith((".gz", ".bz2")) else name
+
+
+def _matrix_market(path: Any) -> str:
+    name: str = os.fspath(path)
+    return name if name.endswith(".mtx") else name + ".mtx"
+
+
+def _zarr_move(real: Callable[..., Any]) -> Any:
+    """It makes a link, so as not to replace a file. Here a file whose absence was observed is written on that
+    condition with `consistency: cas`, and in the last place with `lww`, as any other."""
+
+    @functools.wraps(real)
+    def _safe_move(src: Any, dst: Any) -> None:
+        if place_of(dst) is None:
+            real(src, dst)
+            return
+        if os.path.exists(dst):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(dst))
+        os.replace(src, dst)
+
+    return _safe_move
+
+
 _POLARS_PATHS = ("hive_partitioning", "hive_schema", "include_file_paths", "partition_by")
 
 
@@ -404,5 +439,11 @@ ROWS: Dict[str, Tuple[Tuple[str, Make], ...]] = {
     "pyarrow.json": (("read_json", by_object(0, "input_file", "rb", dress=_arrow_source)),),
     "pyarrow.orc": (("write_table", by_object(1, "where", "wb")),),
     "safetensors._safetensors_rust": (("serialize_file", _serialize_file), ("safe_open", _safe_open)),
+    "scipy.io._fast_matrix_market": (
+        ("mmread", by_object(0, "source", "rb", called=_uncompressed)),
+        ("mminfo", by_object(0, "source", "rb", called=_uncompressed)),
+        ("mmwrite", by_object(0, "target", "wb", called=_matrix_market)),
+    ),
+    "zarr.storage._local": (("_safe_move", _zarr_move),),
 }
 """Module -> (attribute, what makes its replacement out of the original)."""

@@ -32,6 +32,8 @@ ADAPTED: Tuple[str, ...] = (
     "pyarrow.json",
     "pyarrow.orc",
     "safetensors._safetensors_rust",
+    "scipy.io._fast_matrix_market",
+    "zarr.storage._local",
 )
 """Modules of other people's with rows in `adapters`, which is not imported before one of these is."""
 

@@ -50,6 +50,11 @@ WRITERS: dict[str, Callable[[str], Any]] = {
     "zipfile": lambda path: zipfile.ZipFile(path, "w"),
     "tarfile": lambda path: tarfile.open(path, "w"),
     "tarfile gz": lambda path: tarfile.open(path, "w:gz"),
+    "TextIOWrapper": lambda path: io.TextIOWrapper(open(path, "wb")),
+    "BufferedWriter": lambda path: io.BufferedWriter(io.FileIO(path, "w")),
+    "BufferedRandom": lambda path: io.BufferedRandom(open(path, "w+b", buffering=0)),
+    "a class of TextIOWrapper": lambda path: type("Mine", (io.TextIOWrapper,), {})(open(path, "wb")),
+    "TextIOWrapper on gzip": lambda path: io.TextIOWrapper(gzip.open(path, "wb")),
     "os.fdopen": lambda path: os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT), "w"),
 }
 

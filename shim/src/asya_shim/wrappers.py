@@ -164,6 +164,46 @@ def hooked_file_io(real: Any) -> Any:
     return FileIO
 
 
+# Buffers and text layers put on a state file by hand
+
+
+def abandoning_layer(real: Any) -> Any:
+    """`io.TextIOWrapper` and its like: leaving the block of one on a state file by an exception stores nothing.
+
+    Others are what they always were: instances of the interpreter's own class.
+    """
+
+    class Kind(type(io.IOBase)):  # type: ignore[misc]
+        """Of the class that stands in; every kind of that of `io.IOBase`, so that classes can have both as bases."""
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            if cls is not Layer:
+                return super().__call__(*args, **kwargs)
+            under = args[0] if args else kwargs.get("buffer", kwargs.get("raw"))
+            return (real if below(under) is None else Abandoning)(*args, **kwargs)
+
+        def __instancecheck__(cls, instance: Any) -> bool:
+            return isinstance(instance, real) if cls is Layer else bool(super().__instancecheck__(instance))
+
+        def __subclasscheck__(cls, kind: Any) -> bool:
+            return issubclass(kind, real) if cls is Layer else bool(super().__subclasscheck__(kind))
+
+    class Abandoning(real):  # type: ignore[misc]
+        """What stands on a state file."""
+
+        __exit__ = abandoning_exit(real.__exit__)
+
+    class Layer(real, metaclass=Kind):  # type: ignore[misc]
+        """The class that stands in."""
+
+        __exit__ = abandoning_exit(real.__exit__)
+
+    for made in (Abandoning, Layer):
+        made.__module__, made.__name__, made.__qualname__ = real.__module__, real.__name__, real.__qualname__
+        made.__doc__ = real.__doc__
+    return Layer
+
+
 # Work belongs to who submitted it
 
 
@@ -212,6 +252,7 @@ _BLOCKS: Dict[str, str] = {
     "tarfile": "TarFile",
     "zipfile": "ZipFile",
 }
+_LAYERS = ("BufferedRandom", "BufferedWriter", "TextIOWrapper")
 ROWS: List[Tuple[str, str, Make]] = [
     *((module, f"{kind}.__exit__", abandoning_exit) for module, kind in _BLOCKS.items()),
     *((module, "open", compressed_open) for module in ("bz2", "gzip", "lzma")),
@@ -223,6 +264,7 @@ ROWS: List[Tuple[str, str, Make]] = [
     ("posix", "lockf", refused_lock),
     ("io", "FileIO", hooked_file_io),
     ("_io", "FileIO", hooked_file_io),
+    *((module, kind, abandoning_layer) for kind in _LAYERS for module in ("io", "_io")),
     ("threading", "Thread.start", carrying_start),
     ("concurrent.futures.thread", "ThreadPoolExecutor.submit", carrying_submit),
 ]

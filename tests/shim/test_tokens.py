@@ -5,6 +5,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from asya_shim import StateConflictError, StateUnavailableError, Turn, lookups
 from asya_shim.lookups import absent
-from support.state_proxy import State
+from support.state_proxy import State, child_environ
 
 
 def write(path: str, text: str) -> None:
@@ -460,11 +462,6 @@ with Turn():
 print(turn(False))
 """
         cas.put("f", b"1")
-        import subprocess
-        import sys
-
-        from support.state_proxy import child_environ
-
         process = subprocess.Popen(
             [sys.executable, "-c", "import asya_shim; asya_shim.activate_from_environment()\n" + program],
             env=child_environ() | cas.proxy.environ(),
@@ -482,6 +479,76 @@ print(turn(False))
             process.stdin.flush()
             assert process.stdout.readline() == "conflict conflict\n"
             assert process.stdout.readline() == "102\n"
+
+    def test_what_was_read_again_before_the_first_turn(self, cas: State) -> None:
+        """Whoever read it may read it anew; what another thread reads makes no write of the process succeed."""
+        program = f"""
+import sys, threading
+from asya_shim import Turn, StateConflictError
+path, anew, by_another = {cas.path("f")!r}, {cas.path("anew")!r}, {cas.path("by another")!r}
+def read(name):
+    with open(name) as f: return f.read()
+for name in (anew, by_another): read(name)
+print("read", flush=True)
+input()
+read(anew)
+thread = threading.Thread(target=read, args=(by_another,))
+thread.start(); thread.join()
+for name in (anew, by_another):
+    with Turn():
+        try:
+            with open(name, "w") as f: f.write("mine")
+            print("stored")
+        except StateConflictError:
+            print("conflict")
+"""
+        for name in ("anew", "by another"):
+            cas.put(name, b"1")
+        process = subprocess.Popen(
+            [sys.executable, "-c", "import asya_shim; asya_shim.activate_from_environment()\n" + program],
+            env=child_environ() | cas.proxy.environ(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "read\n"
+            for name in ("anew", "by another"):
+                cas.put(name, b"2")
+            assert process.communicate("\n")[0].split() == ["stored", "conflict"]
+
+
+class TestRenamedDirectories:
+    def test_what_was_read_below_goes_with_them(self, cas: State) -> None:
+        cas.put("d/read", b"1")
+        cas.put("d/sub/read", b"1")
+        cas.put("d/changed", b"1")
+        with Turn():
+            for name in ("d/read", "d/sub/read", "d/changed"):
+                read(cas.path(name))
+            assert not os.path.exists(cas.path("d/absent"))
+            cas.put("d/changed", b"2")
+            os.rename(cas.path("d"), cas.path("e"))
+            write(cas.path("e/read"), "mine")
+            write(cas.path("e/absent"), "mine")
+            write(cas.path("d/read"), "another")
+            with pytest.raises(StateConflictError):
+                write(cas.path("e/changed"), "mine")
+            cas.put("e/sub/read", b"2")
+            with pytest.raises(StateConflictError):
+                write(cas.path("e/sub/read"), "mine")
+        assert [cas.get(f"e/{name}") for name in ("read", "absent", "changed", "sub/read")] == [
+            b"mine",
+            b"mine",
+            b"2",
+            b"2",
+        ]
+
+    def test_cost_nothing_more_where_nothing_is_known(self, state: State) -> None:
+        state.put("d/f", b"1")
+        with Turn():
+            assert state.trips(lambda: os.rename(state.path("d"), state.path("e"))) == 2
 
 
 class TestIsolation:

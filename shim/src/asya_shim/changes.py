@@ -17,7 +17,7 @@ from asya_shim.scopes import Scope
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, NoReturn, Optional, Tuple, Union
+    from typing import Any, Callable, Dict, NoReturn, Optional, Tuple, Union
 
     Condition = Tuple[Optional[str], bool]
     """`(if_version, if_absent)`; `(None, False)` is unconditional."""
@@ -182,14 +182,27 @@ def rename(scope: Scope, source: Place, target: Place) -> str:
 
 
 def rename_directory(scope: Scope, source: Place, target: Place) -> None:
-    """Move a directory with all that is below it."""
+    """Move a directory with all that is below it.
+
+    In CAS what the scope knows of the files below goes with them. Their versions there may be others, so they are
+    looked up before and behind: two more requests for each thousand files, only where it knows of any.
+    """
+    known = [] if source.remote.consistency == "lww" else scope.ledger.below(source.mount.name, source.key + b"/")
+    before = _versions_below(source) if known else {}
     try:
         _change(scope, target, UNCONDITIONAL, source.remote.rename, source.key + b"/", target.key + b"/")
     except OSError as error:
         error.filename, error.filename2 = source.shown, target.shown
         raise
-    for place in (source, target):
-        scope.ledger.forget_below(place.mount.name, place.key + b"/")
+    after = _versions_below(target) if known else {}
+    for mount, key in known:
+        moved = key[len(source.key) :]
+        scope.ledger.moved((mount, key), (mount, target.key + moved), before.get(moved), after.get(moved))
+
+
+def _versions_below(place: Place) -> Dict[bytes, str]:
+    listed = ask(place, lambda: list(place.remote.list(place.key + b"/", recursive=True)))
+    return {entry.key[len(place.key) :]: entry.version for entry in listed if entry.is_file}
 
 
 def make_directory(scope: Scope, place: Place) -> None:

@@ -13,7 +13,7 @@ from _contextvars import ContextVar
 from _thread import _local
 
 from asya_shim import paths
-from asya_shim.tokens import Ledger, ProcessLedger
+from asya_shim.tokens import Imported, Ledger, ProcessLedger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Scope:
         return [file for file in found if file is not None and not file.closed]
 
 
-imported = Ledger()
+imported = Imported()
 """What the process read before its first turn."""
 
 current_turn: ContextVar[Optional[Scope]] = ContextVar("asya_turn", default=None)

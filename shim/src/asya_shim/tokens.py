@@ -7,9 +7,11 @@ modes.
 
 from __future__ import annotations
 
+from _weakref import ref
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, Optional, Set
+    from typing import Dict, List, Optional, Set
 
     from asya_shim.paths import FileId
 
@@ -112,10 +114,27 @@ class Ledger:
             return self._inherited._tokens.get(name) or own
         return own
 
-    def forget_below(self, mount: str, prefix: bytes) -> None:
-        """Drop what is known of the files below a directory that was moved away."""
-        for name in [name for name in self._tokens if name[0] == mount and name[1].startswith(prefix)]:
-            del self._tokens[name]
+    def below(self, mount: str, prefix: bytes) -> List[FileId]:
+        """The files below a directory of which a change would rely on something."""
+        names = set(self._tokens)
+        if self._inherited is not None:
+            names.update(self._inherited._tokens)
+        return [name for name in names if name[0] == mount and name[1].startswith(prefix)]
+
+    def moved(self, name: FileId, target: FileId, before: Optional[str], after: Optional[str]) -> None:
+        """A rename of its directory took `name`, at version `before`, to `target`, where it is at `after`.
+
+        What was known stays known if it was still true, and is stale if it was not.
+        """
+        token = self.token(name)
+        assert token is not None
+        made = Token(after, token.kind, token.own)
+        made.stale = token.stale or token.version != before
+        self.wrote(name, None)
+        if made.stale and made.kind != SEEN:
+            self._tokens.pop(target, None)
+        else:
+            self._set(target, made)
 
     def _set(self, name: FileId, token: Token) -> None:
         if len(self._tokens) >= _LIMIT:
@@ -128,17 +147,34 @@ class Ledger:
             del self._tokens[next(iter(self._tokens))]
 
 
+class Imported(Ledger):
+    """What the process read before its first turn: the latest that whoever read it first has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._observers: Dict[FileId, ref[Ledger]] = {}
+
+    def saw_by(self, observer: Ledger, name: FileId, version: Optional[str]) -> None:
+        """`observer` saw it. Whoever was first may see it anew; what others see never makes its write succeed."""
+        token = self._tokens.get(name)
+        if token is None:
+            self._observers[name] = ref(observer)
+        elif token.version != version and name in self._observers and self._observers[name]() is observer:
+            self._set(name, Token(version, SEEN))
+        self.saw(name, version)
+
+
 class ProcessLedger(Ledger):
     """A ledger outside turns: until the first turn begins, what it sees is also the process's."""
 
-    def __init__(self, imported: Ledger) -> None:
+    def __init__(self, imported: Imported) -> None:
         super().__init__(latest=True)
         self._imported = imported
 
     def saw(self, name: FileId, version: Optional[str]) -> None:
         Ledger.saw(self, name, version)
         if not _begun:
-            self._imported.saw(name, version)
+            self._imported.saw_by(self, name, version)
 
     def wrote(self, name: FileId, version: Optional[str]) -> None:
         Ledger.wrote(self, name, version)

@@ -222,6 +222,9 @@ async def test_renaming_files(lww: WireClient) -> None:
     assert (await lww.rename("f", "f")).status == 204
     assert (await lww.rename("f", "d/g")).status == 204
     assert (await lww.get("d/g")).body == b"new"
+    assert (await lww.rename("d/g", "last&")).status == 204
+    assert (await lww.get("last")).body == b"new"
+    assert (await lww.rename("last", "a&rename_to=b")).error == "bad_request"
 
 
 async def test_renaming_directories(lww: WireClient) -> None:

@@ -323,7 +323,7 @@ class Routes:
         parameters = parse_query(target.query)
         if set(parameters) != {"rename_to"}:
             raise BadRequest("POST takes exactly one parameter, rename_to")
-        new = parse_key(target.query.partition("=")[2])
+        new = parse_key(target.query.strip("&").partition("=")[2])
         wanted = request.headers.get(H_SOURCE_IF_MATCH)
         when_source = ANY if wanted is None else match(parse_version(wanted))
         stat = await self._files.rename(target.key, new, self._wish(request), when_source)

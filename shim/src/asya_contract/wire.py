@@ -36,7 +36,6 @@ H_BACKEND = "X-Asya-Backend"
 H_ERROR = "X-Asya-Error"
 
 MAX_ENCODED_KEY = 900
-MAX_SEGMENT = 255
 MIN_WRITE_ID_BITS = 96
 
 # RFC 3986 unreserved plus "/" stay as they are.

@@ -27,7 +27,7 @@ def keys(tree: ast.AST) -> Iterator[str]:
                 yield from (keyword.arg for keyword in node.keywords if keyword.arg)
         elif isinstance(node, ast.Assign) and named & {getattr(target, "id", "") for target in node.targets}:
             yield from _of_dicts(node.value)
-        elif _says(node) in ("_context", "raised", "told"):
+        elif _says(node) in ("_context", "raised", "told", "whose"):
             yield from _of_dicts(node)
 
 

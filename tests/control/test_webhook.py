@@ -112,7 +112,7 @@ async def test_the_end_of_the_certificate_is_told(webhook, files):
     await eventually(moved)
 
 
-async def test_a_refusal_is_an_answer(webhook):
+async def test_a_refusal_is_an_answer(webhook, caplog):
     body = review()
     body["request"]["object"]["metadata"]["annotations"] = {}
     status, text = await webhook.post(body)
@@ -122,6 +122,10 @@ async def test_a_refusal_is_an_answer(webhook):
     assert 'reviews_total{result="refused"} 1.0' in figures
     assert 'reviews_total{result="injected"} 0.0' in figures
     assert "review_seconds_count 1.0" in figures
+    (line,) = [record for record in caplog.records if record.getMessage() == "pod refused"]
+    namespace = body["request"]["namespace"]
+    assert (line.actor, line.uid, line.namespace) == (f"{namespace}/chat-agent", "u-1", namespace)
+    assert "no annotation" in line.cause
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from asya_contract.names import ACTOR_LABEL
 from asya_operator.api import patterns
 from asya_operator.inject import Refused, inject, wants_state
 from asya_operator.settings import Settings
@@ -83,6 +84,18 @@ def answer(review: Review, settings: Settings) -> Answer:
         return _allowed(review, "injected", patch(pod, inject(pod, namespace, settings)))
     except Refused as error:
         return refusal(review, str(error))
+
+
+def whose(review: Review) -> dict[str, str]:
+    """Namespace and actor of the pod as it names them, for the log; whatever is not there is left out."""
+    inner: Any = review.request
+    for name in ("object", "metadata", "labels"):
+        inner = inner.get(name) if isinstance(inner, Mapping) else None
+    actor = inner.get(ACTOR_LABEL) if isinstance(inner, Mapping) else None
+    namespace = review.request.get("namespace")
+    if not isinstance(namespace, str):
+        return {}
+    return {"namespace": namespace} | ({"actor": f"{namespace}/{actor}"} if isinstance(actor, str) else {})
 
 
 def _pod(request: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:

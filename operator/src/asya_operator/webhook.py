@@ -160,7 +160,7 @@ async def _mutate(request: web.Request, settings: Settings) -> tuple[web.Respons
         return web.Response(status=413, text=f"the body has more than {MAX_BODY} bytes"), "malformed"
     except admission.NotAReview as error:
         return web.Response(status=400, text=str(error)), "malformed"
-    where = {"namespace": review.request.get("namespace"), "uid": review.uid}
+    where = {**admission.whose(review), "uid": review.uid}
     try:
         answer = admission.answer(review, settings)
         result: str = answer.result

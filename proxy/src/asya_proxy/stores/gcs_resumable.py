@@ -128,7 +128,7 @@ class Resumable:
     def _clean_up(self, session: _Session, error: BaseException) -> None:
         lost = isinstance(error, asyncio.CancelledError) or (isinstance(error, Unavailable) and error.ambiguous)
         if session.sealed and lost:  # it may still be made; an abandoned session ends by itself in a week
-            log.warning("no answer to the last part of an upload: key=%r", session.name)
+            log.warning("no answer to the last part of an upload", extra={"object": session.name})
             return
         task = asyncio.get_running_loop().create_task(self._cancel(session))
         self._ends.add(task)
@@ -141,7 +141,7 @@ class Resumable:
         try:
             await self._calls.read("cancel upload", cancel)
         except Exception as error:
-            log.warning("an upload could not be cancelled: %s", error)
+            log.warning("an upload could not be cancelled", extra={"object": session.name, "cause": str(error)})
 
 
 def _persisted(answer: requests.Response) -> int:

@@ -62,7 +62,7 @@ class House:
                     sweep_at = time.monotonic() + SWEEP_EVERY * random.uniform(0.5, 1.5)  # noqa: S311
                     await self.sweep(jetstream)
             except StoreError as error:
-                log.warning("nats house-keeping failed bucket=%s error=%s", self._streams.bucket, error)
+                log.warning("house-keeping failed", extra={"bucket": self._streams.bucket, "cause": str(error)})
 
     async def purge_due(self, jetstream: JetStream, now: float | None = None) -> int:
         """Purge what is due by `now` (monotonic seconds); how many subjects. What fails is left to the sweep."""
@@ -97,5 +97,5 @@ class House:
         for subject, version in markers:
             await jetstream.purge(streams.files, subject, version + 1)
         if orphans or markers:
-            log.info("nats swept bucket=%s uploads=%d markers=%d", streams.bucket, len(orphans), len(markers))
+            log.info("swept %d uploads and %d markers", len(orphans), len(markers), extra={"bucket": streams.bucket})
         return len(orphans), len(markers)

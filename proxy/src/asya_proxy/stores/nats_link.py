@@ -329,7 +329,7 @@ class Link:
             self._current = None
             self._up.clear()
             if not self._closing:
-                log.warning("nats connection lost server=%s error=%s", self._address, self._last_error or why)
+                log.warning("connection lost", extra=self._context(self._last_error or why))
                 self._start_rebuild()
 
     def _start_rebuild(self) -> None:
@@ -343,13 +343,13 @@ class Link:
                 generation = await self._connect()
             except StoreError as error:
                 self._last_error = str(error)
-                log.warning("nats connection failed server=%s retry_in=%.2f error=%s", self._address, delay, error)
+                log.warning("connection failed", extra=self._context(error) | {"seconds": round(delay, 2)})
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, RETRY_MOST)
                 continue
             if generation.lost:
                 continue
-            log.info("nats connection restored server=%s", self._address)
+            log.info("connection restored", extra={"server": str(self._address)})
             self._current = generation
             self._up.set()
 
@@ -359,8 +359,11 @@ class Link:
             async with asyncio.timeout(self._timeout):
                 await client.close()
         except (TimeoutError, nats.errors.Error, OSError, AttributeError, AssertionError) as error:
-            log.debug("nats client did not close server=%s error=%r", self._address, error)
+            log.debug("the client did not close", extra=self._context(repr(error)))
         _bury(client)
+
+    def _context(self, cause: object) -> dict[str, object]:
+        return {"server": str(self._address), "cause": str(cause)}
 
     def _finish(self, work: Coroutine[Any, Any, None]) -> None:
         """In the background; `close` waits for it."""
@@ -402,10 +405,10 @@ class Link:
             # Without reconnecting this is the end of the client, and it may fail to say so by `on_closed`.
             self._lose(generation, "the connection was lost")
         if denied is None:
-            log.debug("nats reports server=%s error=%s", self._address, self._last_error)
+            log.debug("the server reports", extra=self._context(self._last_error))
             return
         kind, subject = denied.groups()  # lower-cased by nats-py
-        log.warning("nats refuses server=%s %s=%s", self._address, kind, subject)
+        log.warning("the server refuses", extra=self._context(f"{kind} {subject}"))
         if kind.lower() == "subscription":
             generation.refusal = self._refusal(kind, f"{self._address.inbox}.>")
         for waiter in generation.waiters.values():
@@ -426,7 +429,7 @@ class Link:
 
 def _observe(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
-        log.debug("nats client task failed error=%r", task.exception())
+        log.debug("a task of the client failed", extra={"cause": repr(task.exception())})
 
 
 def _bury(client: Client) -> None:

@@ -96,9 +96,11 @@ class Streams:
                 f"change it by: nats stream edit {self.files} --discard=new"
             )
         if config.get("max_age"):
-            log.warning("nats bucket=%s forgets values after %.0f s (its TTL)", self.bucket, config["max_age"] / 1e9)
+            log.warning(
+                "the bucket forgets values (its TTL)", extra={"bucket": self.bucket, "seconds": config["max_age"] / 1e9}
+            )
         if config.get("storage") == "memory":
-            log.warning("nats bucket=%s lies in memory: a restart of the server loses it", self.bucket)
+            log.warning("the bucket lies in memory: a restart of the server loses it", extra={"bucket": self.bucket})
 
 
 async def _find(jetstream: JetStream, config: dict[str, Any], command: str) -> dict[str, Any]:
@@ -145,9 +147,9 @@ async def _make(jetstream: JetStream, config: dict[str, Any], command: str) -> d
         reason = answer["error"].get("description")
         raise KeyNotFound(f"NATS stream {name} is missing and cannot be made ({reason}); have it made: {command}")
     replicas = answer["config"].get("num_replicas", 1)
-    log.info("nats made stream=%s replicas=%s", name, replicas)
+    log.info("stream made, replicas: %s", replicas, extra={"stream": name})
     if jetstream.link.clustered and replicas == 1:
-        log.warning("nats stream=%s has no replicas: one server's loss is its loss; see the docs on NATS", name)
+        log.warning("no replicas: one server's loss is the stream's; see the docs on NATS", extra={"stream": name})
     return answer
 
 

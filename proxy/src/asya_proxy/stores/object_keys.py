@@ -51,7 +51,7 @@ def decode(name: str) -> bytes | None:
         return raw
     key = _ESCAPE.sub(lambda found: bytes.fromhex(found.group(1).decode()), raw)
     if encode(key) != name:
-        log.warning("an object name is not of our making and is left out: name=%r", name)
+        log.warning("an object is not of our making and is left out", extra={"object": name})
         return None
     return key
 

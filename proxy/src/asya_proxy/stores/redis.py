@@ -346,7 +346,7 @@ class RedisStore(BaseStore):
                 chunks = [self._chunk(upload, index) for index in range(first, min(first + 100, count))]
                 await self._call("UNLINK", *chunks)
         except StoreError as error:
-            _log.info("redis: chunks of upload %s are left to expire: %s", upload, error)
+            _log.info("chunks of an upload are left to expire", extra={"upload": upload, "cause": str(error)})
 
     def _clean(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -189,7 +189,7 @@ class Multipart:
     def _clean_up(self, upload: _Upload, error: BaseException) -> None:
         lost = isinstance(error, asyncio.CancelledError) or (isinstance(error, Unavailable) and error.ambiguous)
         if upload.sealed and lost:  # it may still be completed; its parts are the bucket's lifecycle rule's
-            log.warning("no answer to the completion of an upload: key=%r upload=%s", upload.name, upload.id)
+            log.warning("no answer to the completion of an upload", extra={"object": upload.name, "upload": upload.id})
             return
         task = asyncio.get_running_loop().create_task(self._abort(upload))
         self._aborts.add(task)
@@ -203,7 +203,8 @@ class Multipart:
         try:
             await calls.read("abort upload", abort)
         except Exception as error:
-            log.warning("an upload could not be aborted: key=%r upload=%s: %s", upload.name, upload.id, error)
+            where = {"object": upload.name, "upload": upload.id}
+            log.warning("an upload could not be aborted", extra={**where, "cause": str(error)})
 
 
 async def _run_job(job: Job) -> None:

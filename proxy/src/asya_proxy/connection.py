@@ -45,7 +45,7 @@ class BodyCut(BadRequest):
 class Request:
     """One request: its head, its write id where it has one, and its body, either here or still to come."""
 
-    __slots__ = ("_connection", "_data", "_expects", "head", "headers", "keep", "payload", "write_id")
+    __slots__ = ("_connection", "_data", "head", "headers", "keep", "payload", "write_id")
 
     def __init__(
         self,
@@ -64,7 +64,6 @@ class Request:
         """Whether the connection lives on after the answer."""
         self._data = data
         self._connection = connection
-        self._expects = payload is not None and "Expect" in head.headers
 
     @property
     def complete(self) -> bool:
@@ -76,13 +75,12 @@ class Request:
         return self._data if self.payload is None else self.payload.read_nowait(-1)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it arrives. Raises BodyCut where it ends early or stalls."""
+        """The body as it arrives, asked for once. Raises BodyCut where it ends early or stalls."""
         payload = self.payload
         if payload is None:
             yield self._data
             return
-        if self._expects and not payload.is_eof():
-            self._expects = False
+        if "Expect" in self.headers and not payload.is_eof():
             self._connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         while not payload.at_eof():
             try:

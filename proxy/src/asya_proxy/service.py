@@ -114,12 +114,14 @@ class Service:
         """Write the whole file. Raises what `Consistency.put` does, IsDirectory, NotDirectory."""
         self._writable()
         self._conditional(wish.when)
-        await self._check_place(key, wish.when)
+        if not self._store.traits.tree:
+            await self._check_place(key, wish.when)
         return await self._store.put(key, body, wish)
 
     async def append(self, key: bytes, body: Body, wish: Wish) -> Appended:
         self._writable()
-        await self._check_place(key, ANY)
+        if not self._store.traits.tree:
+            await self._check_place(key, ANY)
         return await self._store.append(key, body, wish)
 
     async def remove(self, key: bytes, wish: Wish) -> None:
@@ -177,7 +179,8 @@ class Service:
         try:
             if target.endswith(b"/"):
                 raise await self._absent(old) if await self.stat(old) is None else NotDirectory("the source is a file")
-            await self._check_place(new, wish.when)
+            if not self._store.traits.tree:
+                await self._check_place(new, wish.when)
             return await self._store.rename(old, new, wish, when_source)
         except KeyNotFound:
             absent = await self._absent(old)
@@ -312,8 +315,8 @@ class Service:
         return await self._store.head(key) is not None
 
     async def _check_place(self, key: bytes, when: Precondition) -> None:
-        """Whether a file may be created here. Best effort, and only where the store does not do it by itself."""
-        if self._store.traits.tree or when.version is not None or key in self._store.seen:
+        """Whether a file may be created here. Best effort, for stores that do not do it by themselves."""
+        if when.version is not None or key in self._store.seen:
             return
         absent = await self._absent(key)
         if not isinstance(absent, KeyNotFound):

@@ -53,17 +53,18 @@ imported = Imported()
 """What the process read before its first turn."""
 
 current_turn: ContextVar[Optional[Scope]] = ContextVar("asya_turn", default=None)
+_carried: ContextVar[Optional[Scope]] = ContextVar("asya_carried", default=None)
+"""Whose work the running call is. Of a context and not of a thread, since greenlets take turns on one."""
 ambient: List[Scope] = []
 """Process-wide turns, innermost last: they own whatever has no turn of its own."""
 
 
 class _Thread(_local):
     scope: Optional[Scope] = None
-    carried: Optional[Scope] = None
 
 
 _thread = _Thread()
-_tasks: Optional[weakref.WeakKeyDictionary[Any, Scope]] = None
+_owned: Optional[weakref.WeakKeyDictionary[Any, Scope]] = None
 
 
 def current() -> Scope:
@@ -82,7 +83,7 @@ def current() -> Scope:
 
 def writer(uncancelled: bool = False) -> Optional[Scope]:
     """The turn whose end commits what the running code writes now; None outside any turn that goes on."""
-    if not ambient and current_turn.get() is None and _thread.carried is None:
+    if not ambient and current_turn.get() is None and _carried.get() is None:
         return None
     scope = _uncancelled() if uncancelled else current()
     if (scope.ended or not scope.is_turn) and ambient:
@@ -95,22 +96,29 @@ def _outside() -> Scope:
     if events is not None and events._get_running_loop() is not None:
         task = sys.modules["asyncio"].current_task()
         if task is not None:
-            return _of_task(task)
+            return _of(task)
+    greenlets = sys.modules.get("greenlet")
+    if greenlets is not None:
+        # Each of gevent's is a thread to its program; a thread's first one has no parent.
+        greenlet = greenlets.getcurrent()
+        if greenlet.parent is not None:
+            return _of(greenlet)
     scope = _thread.scope
     if scope is None:
         scope = _thread.scope = Scope(ProcessLedger(imported))
     return scope
 
 
-def _of_task(task: Any) -> Scope:
-    global _tasks
-    if _tasks is None:
+def _of(owner: Any) -> Scope:
+    """The scope of a task or greenlet."""
+    global _owned
+    if _owned is None:
         import weakref
 
-        _tasks = weakref.WeakKeyDictionary()
-    scope = _tasks.get(task)
+        _owned = weakref.WeakKeyDictionary()
+    scope = _owned.get(owner)
     if scope is None:
-        scope = _tasks[task] = Scope(ProcessLedger(imported))
+        scope = _owned[owner] = Scope(ProcessLedger(imported))
     return scope
 
 
@@ -124,14 +132,13 @@ class Carried:
         self._scope = scope
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        before = _thread.carried
-        _thread.carried = self._scope
+        before = _carried.set(self._scope)
         reset = current_turn.set(self._scope if self._scope.is_turn else None)
         try:
             return self._call(*args, **kwargs)
         finally:
             current_turn.reset(reset)
-            _thread.carried = before
+            _carried.reset(before)
 
 
 def traceparent() -> Optional[str]:
@@ -150,7 +157,7 @@ def carry(call: Any) -> Any:
 
 
 def _uncancelled() -> Scope:
-    scope = current_turn.get() or _thread.carried
+    scope = current_turn.get() or _carried.get()
     if scope is None or not scope.is_turn:
         scope = ambient[-1] if ambient else scope or _outside()
     return scope
@@ -160,8 +167,9 @@ def start_plain(thread: threading.Thread) -> None:
     """Start a thread of the shim's own: it belongs to no turn."""
     import threading
 
-    reset = current_turn.set(None)
+    reset, carried = current_turn.set(None), _carried.set(None)
     try:
         threading.Thread.start(thread)
     finally:
         current_turn.reset(reset)
+        _carried.reset(carried)

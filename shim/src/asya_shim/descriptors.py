@@ -168,13 +168,27 @@ def close(fd: int) -> bool:
         (outer if outer is not None else file).close()
         return True
     # One of several descriptors of an open file: the last one stores.
+    _part(file, fd)
+    original.close(fd)
+    return True
+
+
+def _part(file: RawFile, fd: int) -> None:
     del open_files[fd]
     _duplicates.pop(fd, None)
     file.shared_descriptors -= 1
     if file.descriptor == fd:
         file.move_descriptor(next(other for other, owner in open_files.items() if owner is file))
-    original.close(fd)
-    return True
+
+
+def alone(fd: int) -> RawFile:
+    """The open file of a descriptor that is to get a file object: one of its own, where there are duplicates."""
+    file = open_files[fd]
+    if not file.shared_descriptors:
+        return file
+    _part(file, fd)
+    own = open_files[fd] = file.beside(fd)
+    return own
 
 
 def duplicate(fd: int, made: int) -> None:

@@ -340,6 +340,12 @@ class RawFile(io.RawIOBase):
         """An abandoned `os.open(O_EXCL)` leaves its empty file, as a disk does."""
         self._created = None
 
+    def beside(self, fd: int) -> RawFile:
+        """Another handle on the same node, whose descriptor is `fd`."""
+        made = RawFile(self.node, self.name, self.mode, self._reads, self.writes, appends=self._appends)
+        made._fd = fd
+        return made
+
     def move_descriptor(self, fd: int) -> None:
         """`fd` is the descriptor from now on; the old one was closed."""
         self._fd = fd

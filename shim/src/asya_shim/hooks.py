@@ -295,7 +295,7 @@ def _open_descriptor(
     parsed = parse_mode(mode)
     if parsed is None:
         return original.open_file(fd, mode, buffering, encoding, errors, newline)
-    file = descriptors.open_files[fd]
+    file = descriptors.alone(fd)
     file.view(name, parsed[0], parsed[1])
     return dress(file, parsed, mode, buffering, encoding, errors, newline)
 

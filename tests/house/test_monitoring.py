@@ -14,8 +14,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from asya_contract.errors import WIRE_ERRORS
+from asya_runtime.metrics import OUTCOMES
 from support.binaries import binary
-from support.documentation import DOCS
+from support.documentation import DOCS, generator
 from support.exposed import exposed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +97,26 @@ def test_names_and_labels_are_found() -> None:
     query = 'sum by (namespace, op) (rate(asya_x_total{op!~"a|b", mount=~"$mount"}[5m])) / on (pod) asya_y'
     assert list(selectors(query)) == [("asya_x_total", {"op", "mount"}), ("asya_y", set())]
     assert grouped(query) == {"namespace", "op", "pod"}
+
+
+def test_values_of_labels_exist() -> None:
+    """An alert on a value that there never is would be silent for ever."""
+    ops = {op for _, _, op in generator("facts").routes()} | {"parse", "other"}
+    known = {
+        ("asya_proxy_requests_total", "outcome"): {"ok", "internal", *WIRE_ERRORS},
+        ("asya_proxy_requests_total", "op"): ops,
+        ("asya_proxy_request_seconds_bucket", "op"): ops,
+        ("asya_runtime_requests_total", "outcome"): set(OUTCOMES),
+        ("asya_operator_webhook_reviews_total", "result"): {"injected", "unchanged", "refused", "malformed", "failed"},
+    }
+    looked_for = set()
+    for where, query in queries().items():
+        for name, matchers in _SELECTOR.findall(query):
+            for label, values in re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"', matchers):
+                if "$" not in values:
+                    looked_for.add((name, label))
+                    assert set(values.split("|")) <= known[name, label], where
+    assert looked_for == set(known)
 
 
 def test_texts_name_labels_that_are_left() -> None:

@@ -22,6 +22,7 @@ import pathlib
 import re
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 
@@ -452,6 +453,13 @@ class World:
             file.flush()
             os._exit(0)
         return os.waitpid(child, 0)[1]
+
+    def stat_in_another_process(self, path):
+        """The permissions that a new Python sees."""
+        program = "import asya_shim, os, sys; asya_shim.activate_from_environment(); "
+        program += "print(oct(os.stat(sys.argv[1]).st_mode & 0o777))"
+        done = subprocess.run([sys.executable, "-c", program, self.path(path)], stdout=subprocess.PIPE, check=True)
+        return done.stdout.decode().strip()
 
     # The end
 

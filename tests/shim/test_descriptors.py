@@ -4,6 +4,7 @@
 
 import errno
 import fcntl
+import functools
 import io
 import mmap
 import os
@@ -200,3 +201,31 @@ def test_a_duplicate_that_was_closed_unseen(state: State, tmp_path: Path) -> Non
         os.close(kept)
     assert state.get("f") == b"state!"
     assert not [fd for fd, file in descriptors.open_files.items() if file is f.raw]
+
+
+def test_single_dispatch_on_the_classes_of_io(state: State, tmp_path: Path) -> None:
+    """Real files and state files alike are of them, whichever way a function is registered."""
+
+    @functools.singledispatch
+    def kind(file: object) -> str:
+        return "unknown"
+
+    @kind.register(io.BufferedIOBase)
+    @kind.register(io.BufferedWriter)
+    def _(file: object) -> str:
+        return "writer"
+
+    @kind.register
+    def _(file: io.BufferedRandom) -> str:
+        return "random"
+
+    kind.register(io.TextIOBase, lambda file: "text")
+    kind.register(io.FileIO, lambda file: "raw")
+    kind.register(io.RawIOBase, lambda file: "raw")
+    for path in (state.path("f"), tmp_path / "f"):
+        found = []
+        for mode, options in (("wb", {}), ("w+b", {}), ("w", {}), ("rb", {"buffering": 0}), ("rb", {})):
+            with open(path, mode, **options) as file:  # type: ignore[call-overload]
+                found.append(kind(file))
+        assert found == ["writer", "random", "text", "raw", "writer"]
+    assert kind(1) == "unknown"

@@ -296,8 +296,8 @@ def _arrow_source(file: Any, path: str) -> Any:
 
     try:
         codec = pyarrow.Codec.detect(path).name
-    except ValueError:
-        codec = None
+    except (TypeError, ValueError):
+        codec = None  # the one or the other, by the release
     return file if codec is None else pyarrow.input_stream(file, compression=codec)
 
 

@@ -127,6 +127,9 @@ def refused_lock(real: Callable[..., Any]) -> Any:
 
 # FileIO
 
+_stand_ins: Dict[Any, Any] = {}
+"""The classes that stand in for others of `io`, and those others."""
+
 
 def hooked_file_io(real: Any) -> Any:
     """`io.FileIO`: a state path opens a raw state file, and those count as instances."""
@@ -158,6 +161,7 @@ def hooked_file_io(real: Any) -> Any:
     class FileIO(real, metaclass=Kind):  # type: ignore[misc]
         """`io.FileIO`."""
 
+    _stand_ins[FileIO] = real
     FileIO.__module__ = real.__module__
     FileIO.__qualname__ = real.__qualname__
     FileIO.__doc__ = real.__doc__
@@ -198,10 +202,37 @@ def abandoning_layer(real: Any) -> Any:
 
         __exit__ = abandoning_exit(real.__exit__)
 
+    _stand_ins[Layer] = real
     for made in (Abandoning, Layer):
         made.__module__, made.__name__, made.__qualname__ = real.__module__, real.__name__, real.__qualname__
         made.__doc__ = real.__doc__
     return Layer
+
+
+def knowing_stand_ins(real: Callable[..., Any]) -> Any:
+    """`functools.singledispatch`: what is registered for a class of `io` is so for the interpreter's own class, whose
+    instances other files are. It looks at bases, which no stand-in can be one of (`aiofiles` dispatches so)."""
+
+    def singledispatch(func: Any) -> Any:
+        generic = real(func)
+        register = generic.register
+
+        def registering(cls: Any, func: Any = None) -> Any:
+            if isinstance(cls, type):
+                return register(_stand_ins.get(cls, cls), func)
+            if func is None and getattr(cls, "__annotations__", None):
+                from typing import get_type_hints
+
+                kind = next(iter(get_type_hints(cls).values()))
+                if isinstance(kind, type) and kind in _stand_ins:
+                    return register(_stand_ins[kind], cls)
+            return register(cls, func)
+
+        generic.register = registering
+        return generic
+
+    singledispatch.__doc__ = real.__doc__
+    return singledispatch
 
 
 # Work belongs to who submitted it
@@ -264,6 +295,7 @@ ROWS: List[Tuple[str, str, Make]] = [
     ("posix", "lockf", refused_lock),
     ("io", "FileIO", hooked_file_io),
     ("_io", "FileIO", hooked_file_io),
+    ("functools", "singledispatch", knowing_stand_ins),
     *((module, kind, abandoning_layer) for kind in _LAYERS for module in ("io", "_io")),
     ("threading", "Thread.start", carrying_start),
     ("concurrent.futures.thread", "ThreadPoolExecutor.submit", carrying_submit),

@@ -31,6 +31,11 @@ def proxy(request: pytest.FixtureRequest, proxies: dict[str, Proxy]) -> Proxy:
     return proxies[request.param]
 
 
+@pytest.fixture(scope="module")
+def lww_proxy(proxies: dict[str, Proxy]) -> Proxy:
+    return proxies["lww"]
+
+
 @pytest.fixture
 def own_proxy() -> Iterator[Proxy]:
     """A proxy that the test may kill."""

@@ -20,7 +20,7 @@ from support.state_proxy import INTERPRETERS, Proxy
 from support.worlds import Worlds, differences
 
 SCRIPTS = [*on_one(), *on_two()]
-SHARE = 20
+SHARE = 40
 """One script of so many runs in `make test` on each interpreter, each time others."""
 
 

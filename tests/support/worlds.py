@@ -21,15 +21,25 @@ _serial = itertools.count()
 class Worlds:
     """A child that stays alive from script to script; it has the shim and nothing else of this process's."""
 
-    def __init__(self, python: str, proxy: Proxy, directory: Path) -> None:
+    def __init__(
+        self,
+        python: str,
+        proxy: Proxy,
+        directory: Path,
+        *,
+        environ: dict[str, str] | None = None,
+        below: str = "",
+        before: Sequence[str] = (),
+    ) -> None:
+        """`below`: another mount path than the proxy's, as `environ` has it; `before`: what runs the program."""
         self.python = python
         self.name = f"Python {python}, {proxy.consistency}"
         self.root = directory / f"{proxy.consistency}-{python}"
         self._errors = open(directory / f"{proxy.consistency}-{python}.err", "w+")  # noqa: SIM115
-        state = f"{proxy.mount.path}/worlds-{next(_serial)}-{python}"
+        state = f"{below or proxy.mount.path}/worlds-{next(_serial)}-{python}"
         self._process = subprocess.Popen(
-            [INTERPRETERS[python], str(PROGRAMS / "operations.py"), str(self.root), state],
-            env=child_environ() | proxy.environ(),
+            [INTERPRETERS[python], *before, str(PROGRAMS / "operations.py"), str(self.root), state],
+            env=environ or child_environ() | proxy.environ(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

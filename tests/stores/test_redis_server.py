@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
+from redis._parsers.base import BaseParser
 
 import asya_proxy.stores.redis as redis_module
 from asya_proxy.errors import BadRequest, PermissionDenied, Quota, StoreError, Unavailable
 from asya_proxy.stores.base import ABSENT, ANY, CHUNK, Body, StoreConfig
 from asya_proxy.stores.redis import RedisStore
+from asya_proxy.stores.redis_link import translate
 from asya_proxy.testing.samples import change, cut, names, pattern, read, write
 from support.faults_scripted import CutAnswer, CutRequest, LoseAnswer, LoseRequest, ScriptedProxy
 from support.servers import RedisSentinel, RedisServer, free_port
@@ -237,6 +239,38 @@ async def test_the_documented_acl_is_enough_and_keeps_neighbours_out(redis_serve
     async with opened(redis_server.unix_url, "team-b/actor/") as theirs:
         assert await read(theirs, b"f") == b"secret"
         assert await names(theirs) == [b"f"]
+
+
+@pytest.mark.parametrize("denied", ["hset", "zadd", "persist"])
+async def test_a_write_that_fails_in_its_middle_is_never_acknowledged(redis_server: RedisServer, denied: str) -> None:
+    """Not even when it is repeated: the log of changes was written before."""
+    redis_server.ask("ACL", "SETUSER", "halting", "on", ">pw", "~*", "+@all", f"-{denied}")
+    prefix = f"middle/{denied}/"
+    content = pattern(2 * CHUNK)
+    async with opened(f"redis://halting:pw@127.0.0.1:{redis_server.port}/0", prefix) as store:
+        halting = change()
+        for _ in range(2):
+            with pytest.raises(PermissionDenied):
+                await store.put(b"f", Body(content), halting)
+    redis_server.ask("ACL", "DELUSER", "halting")
+    async with opened(redis_server.unix_url, prefix) as store:
+        assert await store.head(b"f") is None
+        assert await names(store) == []
+        assert (await store.put(b"f", Body(content), halting)).version == halting.id
+        assert await read(store, b"f") == content
+        assert await names(store) == [b"f"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ERR ACL failure in script: User asya has no permissions to run the 'hset' command script: ab",
+        "ERR The user executing the script can't run this command or subcommand script: ab, on @user_script:7.",
+        "NOPERM No permissions to access a key",
+    ],
+)
+def test_what_an_acl_denies_was_certainly_not_done(text: str) -> None:
+    assert isinstance(translate(BaseParser.parse_error(text)), PermissionDenied)
 
 
 async def test_a_full_server_says_so_and_still_deletes() -> None:

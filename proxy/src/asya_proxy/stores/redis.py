@@ -212,7 +212,9 @@ class RedisStore(BaseStore):
         beyond = _successor(prefix)
         args = (self._base, prefix, b"/" if delimiter else b"", least, b"(" + beyond if beyond else b"+", limit)
         more, rows = await self._open.run(LIST, [self._base + b"n"], args)
-        entries = [Entry(row[0], row[1].decode(), int(row[2]), int(row[3])) for row in rows if len(row) > 1]
+        # A name without an object is what a script left that was denied a command in its middle.
+        found = [row for row in rows if len(row) > 1 and row[1] is not None]
+        entries = [Entry(row[0], row[1].decode(), int(row[2]), int(row[3])) for row in found]
         return Page(entries, [row[0] for row in rows if len(row) == 1], more=bool(more))
 
     # -- changes --------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ SCHEMES = "redis://, rediss://, unix://, redis+sentinel://host:port,host:port/ma
 
 # Refused before anything was done, by the first word of the answer.
 _NOT_DONE = ("BUSY", "LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "MISCONF", "NOREPLICAS")
+# What a script is told, in the words of several releases.
+_LACKS = ("can't run this command", "can't access", "ACL failure in script")
 _UNKNOWN_USER = ("NOAUTH", "WRONGPASS")
 _NO_ROUTE = (ConnectionRefusedError, FileNotFoundError, PermissionError, socket.gaierror)
 
@@ -247,7 +249,7 @@ def translate(error: Exception) -> StoreError:
     code = getattr(error, "status_code", None) or text.partition(" ")[0]
     said = f"{code} {text}" if not text.startswith(code) else text
     lacks = isinstance(error, wrong.AuthorizationError | wrong.NoPermissionError)
-    if code == "NOPERM" or lacks or "can't run this command" in text or "can't access" in text:
+    if code == "NOPERM" or lacks or any(words in text for words in _LACKS):
         return PermissionDenied(
             f"Redis refuses: {said}; the user's ACL lacks a right: the least ACL of a proxy is in the setup guide"
         )

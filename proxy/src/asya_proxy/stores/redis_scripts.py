@@ -32,7 +32,7 @@ local function whole(number) return string.format('%.0f', number) end
 
 local function again()
   local done = call('GET', LOG)
-  if not done then return nil end
+  if not done or done == '' then return nil end
   done = cmsgpack.unpack(done)
   done[1] = 'again'
   return done
@@ -43,6 +43,14 @@ local function reserve() call('SET', LOG, cmsgpack.pack({'ok'}), 'PX', WINDOW) e
 local function finish(outcome)
   call('SET', LOG, cmsgpack.pack(outcome), 'PX', WINDOW)
   return outcome
+end
+
+-- What fails in its middle is forgotten, by a command that has just been allowed: its repeat must not be told `again`.
+local function carry_out(change)
+  local done, failure = pcall(change)
+  if done then return end
+  call('SET', LOG, '', 'PX', 1)
+  error(failure, 0)
 end
 
 local function stat(name)
@@ -113,9 +121,11 @@ local refusal = wrong(version, condition) or (not version and no_room(name))
 if refusal then return refusal end
 if not complete(upload, lengths) then return {'swept'} end
 local outcome = finish({'ok', ID, size, NOW, attrs})
-keep(upload, lengths)
-if f[2] then expire(f[2], f[3]) end
-store(name, size, attrs, data, upload, lengths, version)
+carry_out(function()
+  keep(upload, lengths)
+  if f[2] then expire(f[2], f[3]) end
+  store(name, size, attrs, data, upload, lengths, version)
+end)
 return outcome
 """
 

@@ -132,6 +132,66 @@ async def test_a_stream_takes_no_place() -> None:
         assert max(map(len, pieces)) <= CHUNK
 
 
+@pytest.mark.parametrize(("pieces", "taken"), [(2, True), (40, False)])
+async def test_a_body_of_unknown_length_is_bounded(pieces: int, taken: bool) -> None:
+    piece = CHUNK // 32
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(pieces):
+            writer.write(b"%x\r\n" % piece + bytes(piece) + b"\r\n")
+        writer.write(b"0\r\n\r\n")
+        await reader.read()
+
+    async with served(script) as url, linked() as link:
+        if taken:
+            answer = await link.send("GET", url, {})
+            assert (answer.status, answer.data) == (503, bytes(pieces * piece))
+        else:
+            assert "unknown length" in str(await failure(link.send("GET", url, {})))
+
+
+@pytest.mark.parametrize("pieces", [2, 64])
+async def test_content_of_unknown_size_is_bounded(pieces: int) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(pieces):
+            writer.write(b"%x\r\n" % (CHUNK // 2) + bytes(CHUNK // 2) + b"\r\n")
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+
+    async with served(script) as url, linked() as link:
+        if pieces == 2:
+            assert (await link.send("GET", url, {})).data == bytes(CHUNK)
+        else:
+            assert "does not say how many" in str(await failure(link.send("GET", url, {})))
+
+
+async def test_content_that_merely_ends_is_not_taken_for_whole() -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf a fi")
+
+    async with served(script) as url, linked() as link:
+        assert "does not say where it ends" in str(await failure(link.send("GET", url, {})))
+        assert (await link.send("PUT", url, {}, b"x")).status == 200
+
+
+async def test_a_refusal_that_never_ends_is_one() -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+        while True:
+            writer.write(bytes(CHUNK))
+            await writer.drain()
+
+    async with served(script) as url, linked() as link:
+        answer = await link.send("GET", url, {})
+        assert (answer.status, len(answer.data) <= CHUNK) == (403, True)
+
+
 async def test_what_never_left_is_not_ambiguous() -> None:
     async with linked() as link:
         error = await failure(link.send("PUT", f"http://127.0.0.1:{free_port()}/", {}, b"x"))

@@ -15,12 +15,14 @@ import aiohttp
 from yarl import URL
 
 from asya_proxy import errors, tracing
-from asya_proxy.errors import Busy, StoreError, Unavailable
+from asya_proxy.errors import Busy, RangeInvalid, StoreError, Unavailable
 from asya_proxy.stores.base import CHUNK
 
 ERRORS = (aiohttp.ClientError, OSError)
 """Everything that `HttpLink.send` and an answer's stream raise of themselves; `translate` takes them."""
 
+WHOLE = 200
+"""The status of an answer that is all of an object; that of a part of it is 206."""
 _AUTOMATIC = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 """Headers that are sent only where the caller gives them."""
 _NOT_SENT = (
@@ -107,7 +109,7 @@ class HttpLink:
             length = response.content_length
             if length is not None and length > CHUNK:
                 return Answer(response.status, response.headers, length, stream=Stream(self._name, response, length))
-            found = await response.read()
+            found = await response.read() if length is not None else await _short(response.content)
         except BaseException:
             response.close()
             raise
@@ -153,6 +155,16 @@ class Stream:
 
     async def aclose(self) -> None:
         self.close()
+
+
+async def _short(content: aiohttp.StreamReader) -> bytes:
+    """A body whose size was not announced; content is announced, so this is an error's text, if anything."""
+    pieces: list[bytes] = []
+    while piece := await content.read(CHUNK):
+        pieces.append(piece)
+        if sum(map(len, pieces)) > CHUNK:
+            raise aiohttp.ClientPayloadError(f"more than {CHUNK} bytes of unknown length")
+    return b"".join(pieces)
 
 
 def translate(error: BaseException, *, changing: bool, where: str, check: str) -> StoreError:

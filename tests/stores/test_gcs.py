@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,14 +25,16 @@ from asya_proxy.errors import (
     NameTooLong,
     PermissionDenied,
     Quota,
+    RangeInvalid,
     StoreError,
     Timeout,
     TooLarge,
     Unavailable,
 )
-from asya_proxy.stores import gcs, gcs_client
+from asya_proxy.stores import gcs, gcs_client, gcs_objects
 from asya_proxy.stores.base import ABSENT, ANY, CHUNK, Body, Change, Past, Reading, StoreConfig, match
 from asya_proxy.stores.gcs import GcsStore
+from asya_proxy.stores.http_link import Answer, HttpLink
 from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
 from support.server_gcs import GcsServer
 from support.servers import free_port
@@ -174,6 +177,15 @@ class TestObjects:
             stat = await store.put(key, Body(data), change(write_id="w1", attrs={"YQ==": "Yg=="}))
             assert await store.head(key) == stat
             assert (stat.size, stat.history, stat.attrs) == (len(data), (Past("w1", None),), {"YQ==": "Yg=="})
+
+    async def test_content_goes_with_its_checksum(self, store: GcsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The backend refuses content that is not what was summed, so it was told the sum."""
+        summed = gcs_objects._checksum
+        monkeypatch.setattr(gcs_objects, "_checksum", lambda data: summed(data + b"?"))
+        with pytest.raises(Unavailable, match="doesn't match") as failure:
+            await store.put(b"f", Body(b"x"), change())
+        assert not failure.value.ambiguous
+        assert await store.head(b"f") is None
 
     async def test_too_long_names(self, store: GcsStore) -> None:
         key = b"/".join([b"d" * 100] * 11)
@@ -474,6 +486,36 @@ class TestReading:
         reading = await store.get(b"f")
         assert reading is not None
         assert (await content(reading), reading.stat.size) == (packed, len(packed))
+
+    @pytest.mark.parametrize("size", [100, 3 * MIB])
+    async def test_what_was_transcoded_on_its_way_is_not_the_file(
+        self, server: GcsServer, store: GcsStore, prefix: str, monkeypatch: pytest.MonkeyPatch, size: int
+    ) -> None:
+        blob = raw(server).blob(prefix + "f")
+        blob.content_encoding = "gzip"
+        blob.upload_from_string(gzip.compress(bytes(size)))
+        leave_out(monkeypatch, "Accept-Encoding")
+        with pytest.raises(Unavailable, match="transcoded"):
+            await content(await store.get(b"f"))
+
+    async def test_a_server_that_ignores_ranges(self, store: GcsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        leave_out(monkeypatch, "Range")
+        stat = await store.put(b"f", Body(b"0123456789"), change())
+        assert await store.head(b"f") == stat
+        for span, wanted in (((2, 5), b"234"), ((-3, None), b"789"), ((8, 20), b"89"), ((4, None), b"456789")):
+            assert await content(await store.get(b"f", start=span[0], end=span[1])) == wanted
+        with pytest.raises(RangeInvalid):
+            await store.get(b"f", start=10)
+
+
+def leave_out(monkeypatch: pytest.MonkeyPatch, header: str) -> None:
+    """Send no request with it."""
+    send = HttpLink.send
+
+    async def without(link: HttpLink, method: str, url: str, headers: Mapping[str, str], data: bytes = b"") -> Answer:
+        return await send(link, method, url, {k: v for k, v in headers.items() if k != header}, data)
+
+    monkeypatch.setattr(HttpLink, "send", without)
 
 
 class Identity(Credentials):

@@ -30,6 +30,7 @@ from asya_proxy.errors import (
     NotDirectory,
     PermissionDenied,
     Quota,
+    RangeInvalid,
     StoreError,
     Timeout,
     TooLarge,
@@ -38,6 +39,7 @@ from asya_proxy.errors import (
 )
 from asya_proxy.stores import history, s3, s3_multipart
 from asya_proxy.stores.base import ABSENT, ANY, CHUNK, Body, Change, Past, Reading, StoreConfig, match
+from asya_proxy.stores.http_link import Answer, HttpLink
 from asya_proxy.stores.s3 import S3Store
 from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
 from asya_proxy.testing.conditions import ConditionCases
@@ -158,6 +160,15 @@ async def content(reading: Reading | None) -> bytes:
         return reading.data
     assert reading.stream is not None
     return b"".join([piece async for piece in reading.stream])
+
+
+def ignore_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = HttpLink.send
+
+    async def whole(link: HttpLink, method: str, url: str, headers: Mapping[str, str], data: bytes = b"") -> Answer:
+        return await send(link, method, url, {k: v for k, v in headers.items() if k != "Range"}, data)
+
+    monkeypatch.setattr(HttpLink, "send", whole)
 
 
 async def pieces(data: bytes, then: BaseException | None = None) -> AsyncIterator[bytes]:
@@ -631,6 +642,21 @@ class TestReading:
         assert await store.head(b"f") is not None
         assert await store.head(b"nothing") is None
         assert fake.requests == ["GetObject"] * 2
+
+    async def test_a_server_that_ignores_ranges(
+        self, fake: FakeS3, connect: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ignore_ranges(monkeypatch)
+        store = await connect(fake)
+        stat = await store.put(b"f", Body(b"0123456789"), change())
+        assert await store.head(b"f") == stat
+        for span, wanted in (((2, 5), b"234"), ((-3, None), b"789"), ((8, 20), b"89"), ((4, None), b"456789")):
+            assert await content(await store.get(b"f", start=span[0], end=span[1])) == wanted
+        with pytest.raises(RangeInvalid):
+            await store.get(b"f", start=10)
+        await store.put(b"g", Body(bytes(2 * MIB)), change())
+        with pytest.raises(Unavailable, match="no parts"):
+            await store.get(b"g", start=5)
 
     @pytest.mark.parametrize("size", [1000, 3 * MIB])
     async def test_an_answer_that_breaks_off(self, fake: FakeS3, connect: Open, size: int) -> None:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from google.cloud.storage import Blob
 
 from asya_proxy.errors import Conflict, KeyNotFound, PermissionDenied, RangeInvalid, TooLarge, Unavailable
-from asya_proxy.stores import history, object_keys
+from asya_proxy.stores import history, http_link, object_keys
 from asya_proxy.stores.base import (
     BaseStore,
     Body,
@@ -133,7 +133,13 @@ class GcsStore(BaseStore):
         except PermissionDenied as refusal:
             await self._hidden(self._name(key), refusal)
             return None
-        return Reading(_stat(answer), None if answer.stream else answer.data, answer.stream)
+        stat = _stat(answer)
+        if answer.status == http_link.WHOLE and answer.length != stat.size:
+            answer.close()
+            raise Unavailable(f"{self._calls.where('get')}: the content was transcoded on its way", ambiguous=False)
+        if "Range" in headers and answer.status == http_link.WHOLE:
+            return Reading(stat, http_link.cut(answer, start, end))
+        return Reading(stat, None if answer.stream else answer.data, answer.stream)
 
     async def _get_measured(self, key: bytes, start: int, end: int, version: str | None) -> Reading | None:
         """Ranges that need the size first, or nothing but it."""

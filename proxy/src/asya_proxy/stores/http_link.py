@@ -109,6 +109,8 @@ class HttpLink:
             length = response.content_length
             if length is not None and length > CHUNK:
                 return Answer(response.status, response.headers, length, stream=Stream(self._name, response, length))
+            if length is None and method == "GET" and response.status < 300 and not _is_chunked(response):
+                raise aiohttp.ClientPayloadError("the answer does not say where it ends, so it may be cut")
             found = await response.read() if length is not None else await _short(response.content)
         except BaseException:
             response.close()
@@ -157,6 +159,10 @@ class Stream:
         self.close()
 
 
+def _is_chunked(response: aiohttp.ClientResponse) -> bool:
+    return response.headers.get("Transfer-Encoding", "").lower() == "chunked"
+
+
 async def _short(content: aiohttp.StreamReader) -> bytes:
     """A body whose size was not announced; content is announced, so this is an error's text, if anything."""
     pieces: list[bytes] = []
@@ -165,6 +171,19 @@ async def _short(content: aiohttp.StreamReader) -> bytes:
         if sum(map(len, pieces)) > CHUNK:
             raise aiohttp.ClientPayloadError(f"more than {CHUNK} bytes of unknown length")
     return b"".join(pieces)
+
+
+def cut(answer: Answer, start: int, end: int | None) -> bytes:
+    """The range that was asked for, of an `answer` that is the whole content instead, as a server may answer (RFC
+    9110, 14.2). Raises RangeInvalid, and Unavailable where it is not in memory."""
+    first = max(0, answer.length + start) if start < 0 else start
+    if first >= answer.length:
+        answer.close()
+        raise RangeInvalid(f"the file has {answer.length} bytes")
+    if answer.stream is not None:
+        answer.close()
+        raise Unavailable("the backend gives no parts of its objects", ambiguous=False)
+    return answer.data[first:end]
 
 
 def translate(error: BaseException, *, changing: bool, where: str, check: str) -> StoreError:

@@ -187,6 +187,15 @@ class TestObjects:
         assert not failure.value.ambiguous
         assert await store.head(b"f") is None
 
+    async def test_content_goes_with_its_checksum(self, store: GcsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The backend refuses content that is not what was summed, so it was told the sum."""
+        summed = gcs_objects._checksum
+        monkeypatch.setattr(gcs_objects, "_checksum", lambda data: summed(data + b"?"))
+        with pytest.raises(Unavailable, match="doesn't match") as failure:
+            await store.put(b"f", Body(b"x"), change())
+        assert not failure.value.ambiguous
+        assert await store.head(b"f") is None
+
     async def test_too_long_names(self, store: GcsStore) -> None:
         key = b"/".join([b"d" * 100] * 11)
         for work in (store.head(key), store.get(key), store.put(key, Body(b""), change())):

@@ -760,8 +760,11 @@ class TestConnecting:
         with pytest.raises(BadRequest, match="not-a-url"):
             await connect(fake, environ={**fake.environ, "AWS_ENDPOINT_URL": "not-a-url"})
 
-    async def test_through_a_forward_proxy(self, fake: FakeS3, connect: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("HTTP_PROXY", fake.endpoint)
+    @pytest.mark.parametrize("scheme", ["http://", ""])
+    async def test_through_a_forward_proxy(
+        self, fake: FakeS3, connect: Open, monkeypatch: pytest.MonkeyPatch, scheme: str
+    ) -> None:
+        monkeypatch.setenv("HTTP_PROXY", scheme + fake.endpoint.removeprefix("http://"))
         for name in ("NO_PROXY", "no_proxy", "http_proxy"):
             monkeypatch.delenv(name, raising=False)
         store = await connect(fake, environ={**fake.environ, "AWS_ENDPOINT_URL": "http://s3.invalid"})

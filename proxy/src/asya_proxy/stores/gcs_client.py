@@ -129,7 +129,7 @@ def route(url: str) -> Route:
         or os.environ.get("CURL_CA_BUNDLE")
         or requests.utils.DEFAULT_CA_BUNDLE_PATH
     )
-    return Route(ssl.create_default_context(cafile=bundle), select_proxy(url, get_environ_proxies(url)))
+    return http_link.route(ssl.create_default_context(cafile=bundle), select_proxy(url, get_environ_proxies(url)))
 
 
 def refusal_of(answer: requests.Response) -> Refused:

@@ -40,6 +40,11 @@ class Route:
     proxy: str | None = None
 
 
+def route(tls: ssl.SSLContext | None, proxy: str | None) -> Route:
+    """`proxy` as the environment names it: the SDKs take one without a scheme (`proxy.corp:3128`) for `http`."""
+    return Route(tls, proxy if not proxy or "://" in proxy else f"http://{proxy.removeprefix('//')}")
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came back. The body is `data` where it is at most `CHUNK` bytes, else `stream`, which the reader must

@@ -214,7 +214,7 @@ def _route(url: str, authorities: str | None) -> Route:
     scheme = url.partition("://")[0]
     bundle = str(authorities or get_cert_path(True))
     tls = ssl.create_default_context(cafile=bundle) if scheme == "https" else None
-    return Route(tls, get_environ_proxies(url).get(scheme))
+    return http_link.route(tls, get_environ_proxies(url).get(scheme))
 
 
 def _at_once(params: dict[str, Any], **_: Any) -> None:

@@ -83,3 +83,19 @@ def test_what_is_kept_of_one_request_is_not_the_next_ones() -> None:
     other = heads.parse(head.replace(b"/f ", b"/g ") % b"c" + b"abc")
     assert other is not None
     assert other[0].target == "/keys/g"
+
+
+def test_what_will_not_be_said_again_displaces_nothing() -> None:
+    heads = Heads()
+    head = b"PUT /keys/f HTTP/1.1\r\nHost: asya\r\nContent-Length: 0\r\n%b\r\n"
+
+    def kept(line: bytes) -> bool:
+        first, second = heads.parse(head % line), heads.parse(head % line)
+        assert first is not None
+        assert second is not None
+        return first[0] is second[0]
+
+    assert kept(b"")
+    assert kept(b"If-None-Match: *\r\n")
+    assert not kept(b'If-Match: "1"\r\n')
+    assert not kept(b"traceparent: 00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01\r\n")

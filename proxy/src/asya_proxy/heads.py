@@ -16,6 +16,8 @@ METHODS = frozenset({"GET", "HEAD", "PUT", "PATCH", "DELETE", "POST"})
 MAX_HEAD = 8190
 _KEPT = 512
 """Bytes up to which a head is kept: clients say the same again and again."""
+_NEW_EACH_TIME = (b"\r\nIf-Match: ", f"\r\n{HEADER}: ".encode())
+"""A head with one of these is hardly ever met again."""
 _DIGITS = 18
 _WRITE_ID = f"\r\n{H_WRITE_ID}: ".encode()
 
@@ -80,8 +82,12 @@ class Heads:
             if not raw.isalnum() and not _is_plain(write_id):
                 return None
             text = text[:at] + text[close:]
-        head = self._kept(text) if len(text) <= _KEPT else _parse(text)
+        head = self._kept(text) if _may_return(text) else _parse(text)
         return None if head is None else (head, write_id, data[end:])
+
+
+def _may_return(text: bytes) -> bool:
+    return len(text) <= _KEPT and _NEW_EACH_TIME[0] not in text and _NEW_EACH_TIME[1] not in text
 
 
 def _parse(text: bytes) -> Head | None:

@@ -428,6 +428,26 @@ async def test_what_this_process_alone_writes_is_listed_without_a_consumer(
     await until_made(store, consumers, 1)
 
 
+async def test_a_write_while_it_is_asked_how_far_the_stream_is_costs_no_listing_anew(
+    server: NatsServer, store: NatsStore, connect: Open, consumers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = await connect(server, store._config.bucket)
+    await store.put(b"f", Body(b"x"), change())
+    await until_made(store, consumers, 1)
+    ask = store._jetstream.last_sequence
+
+    async def overtaken(stream: str) -> int:
+        last = await ask(stream)
+        await store.put(b"g", Body(b"x"), change())
+        return last
+
+    monkeypatch.setattr(store._jetstream, "last_sequence", overtaken)
+    assert [entry.key for entry in (await store.list(b"", limit=1000)).entries] == [b"f", b"g"]
+    monkeypatch.undo()
+    await other.put(b"h", Body(b"x"), change())
+    await until_made(store, consumers, 2)
+
+
 async def test_a_directory_is_found_wherever_its_files_lie(tmp_path: Path, connect: Open) -> None:
     """Also by a server that came up anew, and where only one of many is left."""
     with NatsServer(tmp_path) as server:

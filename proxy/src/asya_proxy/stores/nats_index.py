@@ -119,8 +119,10 @@ class Listing:
     async def page(self, jetstream: JetStream, prefix: bytes, *, delimiter: bool, after: bytes, limit: int) -> Page:
         """As `Store.list`."""
         async with self._lock:
+            # Of now: what this process writes meanwhile may well lie beyond the answer.
+            known = 0 if self._index is None else self._index.sequence
             last = await jetstream.last_sequence(self._streams.files)
-            index = self._usable(last)
+            index = self._usable(remade=last < known)
             if index is None or last > index.sequence:
                 if limit <= FEW and await self._is_empty(jetstream, prefix):
                     return Page([], [], more=False)
@@ -132,12 +134,9 @@ class Listing:
         pattern = self._streams.file(subject_filter(self._prefix + prefix))
         return await jetstream.last(self._streams.files, pattern) is None
 
-    def _usable(self, last: int) -> Index | None:
+    def _usable(self, *, remade: bool) -> Index | None:
         """What is known, unless the stream was made anew, or a marker may be purged by now that was never seen."""
-        index = self._index
-        if index is None or last < index.sequence or time.monotonic() - self._refreshed > self._window / 2:
-            return None
-        return index
+        return None if remade or time.monotonic() - self._refreshed > self._window / 2 else self._index
 
     async def _catch_up(self, jetstream: JetStream, index: Index, last: int) -> Index:
         """`index` with all up to the stream sequence `last`."""

@@ -9,7 +9,7 @@ import errno
 import os
 
 from asya_shim import changes, lookups, scopes
-from asya_shim.files import pending
+from asya_shim.files import pending, refuse_below_unsent
 from asya_shim.namespace import fail, status
 from asya_shim.paths import Place
 
@@ -29,7 +29,9 @@ def _wire_name(place: Place, attribute: Any) -> str:
 
 def _stored(place: Place) -> None:
     """Attributes are the stored file's: store it first."""
-    node = pending(scopes.current(), place)
+    scope = scopes.current()
+    refuse_below_unsent(scope, place)
+    node = pending(scope, place)
     if node is not None:
         node.commit()
 

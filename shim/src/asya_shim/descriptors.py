@@ -125,6 +125,7 @@ def _created(scope: Scope, place: Place, reads: bool, writes: bool) -> RawFile:
 
 
 def _is_missing(scope: Scope, place: Place) -> bool:
+    refuse_below_unsent(scope, place)
     return pending(scope, place) is None and stat(scope, place) is None
 
 
@@ -148,6 +149,8 @@ def _directory(place: Place, flags: int) -> int:
             raise absent(place)
         if unsent or (info is not None and info.is_file):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), place.shown)
+    if flags & os.O_CREAT and flags & os.O_EXCL:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), place.shown)
     if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_CREAT:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), place.shown)
     fd: int = original.open_fd(os.devnull, os.O_PATH | os.O_CLOEXEC)

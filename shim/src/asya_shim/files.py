@@ -692,6 +692,8 @@ def _refuse_directory(scope: Scope, place: Place, letter: str) -> None:
             number = errno.ENOTDIR
         elif info is None and place.id not in scope.directories:
             number = errno.ENOENT
+        elif letter == "x":
+            number = errno.EEXIST
     raise OSError(number, os.strerror(number), place.shown)
 
 

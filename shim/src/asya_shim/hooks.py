@@ -191,7 +191,7 @@ class Hooks:
     # Names
 
     def chdir(self, path: Any) -> None:
-        place = find(path)
+        place = find_directory(path)
         if place is not None:
             namespace.change_directory(place)
         else:
@@ -205,11 +205,11 @@ class Hooks:
         return os.fsencode(self.getcwd())
 
     def listdir(self, path: Any = None) -> Any:
-        place = find("." if path is None else path)
+        place = find_directory("." if path is None else path)
         return _listdir(path) if place is None else directories.names(place)
 
     def scandir(self, path: Any = None) -> Any:
-        place = find("." if path is None else path)
+        place = find_directory("." if path is None else path)
         if place is None:
             return _scandir(path)
         return directories.scan(place if path is not None else place.called(None))
@@ -263,6 +263,13 @@ def find(path: Any, dir_fd: Optional[int] = None) -> Optional[Place]:
             place = None if file is None else file.node.place
         return None if place is None else place.called(path)
     return locate(path, dir_fd)
+
+
+def find_directory(path: Any) -> Optional[Place]:
+    """The place of a path, or of an open descriptor, that has to be a directory's."""
+    if type(path) is int and path in descriptors.open_files:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+    return find(path)
 
 
 def _is_directory(shown: Any) -> OSError:

@@ -11,7 +11,7 @@ import os
 import stat as modes
 import time
 
-from asya_shim import changes, lookups, scopes
+from asya_shim import changes, lookups, original, scopes
 from asya_shim.caches import lru_cache
 from asya_shim.files import open_raw, pending, refuse_below_unsent
 from asya_shim.nodes import Node
@@ -248,6 +248,11 @@ def make_directory(place: Place, mode: int = 0o777) -> None:
     except (FileExistsError, IsADirectoryError):
         raise fail(errno.EEXIST, place) from None
     _see(scope, place)
+    end = place.key.find(b"/")
+    while end > 0:
+        # `Path.mkdir(parents=True)` makes the parents only where it is told that they are missing.
+        scope.directories.add((place.mount.name, place.key[:end]))
+        end = place.key.find(b"/", end + 1)
     keep_creation_mode(place, mode)
 
 
@@ -388,11 +393,24 @@ def _rename_directory(scope: Scope, source: Place, target: Place) -> None:
         key = node.place.key
         if node.place.mount is source.mount and key.startswith(below):
             node.move(Place(target.mount, target.key + b"/" + key[len(below) :], node.place.shown))
+    _follow(source, target)
     for name in [name for name in scope.directories if name[0] == source.mount.name]:
         if name[1] == source.key or name[1].startswith(below):
             scope.directories.discard(name)
             scope.directories.add((name[0], target.key + name[1][len(source.key) :]))
     _see(scope, target)
+
+
+def _follow(source: Place, target: Place) -> None:
+    """Open descriptors of directories, and the working directory, go where their directory goes."""
+    from asya_shim import paths
+
+    below = source.key + b"/"
+    for fd, place in list(paths.directories.items()):
+        if place.mount is source.mount and (place.key + b"/").startswith(below):
+            paths.directories[fd] = Place(target.mount, target.key + place.key[len(source.key) :], place.shown)
+    if paths.cwd is not None and (paths.cwd + "/").startswith(source.path + "/"):
+        paths.set_cwd(target.path + paths.cwd[len(source.path) :])
 
 
 def _move_kept(source: Place, target: Place) -> None:
@@ -406,6 +424,9 @@ def truncate(place: Place, length: int) -> None:
     """`os.truncate`."""
     if length < 0:
         raise fail(errno.EINVAL, place)
+    if type(place.shown) is int:
+        original.ftruncate(place.shown, length)  # a name it may have no more
+        return
     with open_raw(place, "r", True) as file:
         file.truncate(length)
 
@@ -455,6 +476,8 @@ def utime(
         atime, mtime = int(times[0] * 10**9), int(times[1] * 10**9)
     else:
         atime = mtime = time.time_ns()
+    if place.directory:
+        status(place)
     scope = scopes.current()
     node = pending(scope, place)
     if node is not None:

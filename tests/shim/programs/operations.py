@@ -173,6 +173,9 @@ class World:
     def os_ftruncate(self, slot, size):
         return os.ftruncate(self.fds[slot], size)
 
+    def os_truncate(self, slot, size):
+        return os.truncate(self.fds[slot], size)
+
     def os_fstat(self, slot):
         return self._facts(os.fstat(self.fds[slot])), self._facts(os.stat(self.fds[slot]))
 
@@ -338,6 +341,15 @@ class World:
         finally:
             os.chdir("/")
 
+    def stay_while_renamed(self, path, source, target):
+        """A rename around the working directory."""
+        os.chdir(self.path(path))
+        try:
+            os.rename(self.path(source), self.path(target))
+            return os.getcwd(), os.listdir()
+        finally:
+            os.chdir("/")
+
     def here(self, path):
         """What relative names mean; `path` is taken relative to the working directory."""
         return os.getcwd(), os.path.abspath(self.path(path)), sorted(os.listdir()), sorted(glob.glob("*"))
@@ -456,8 +468,13 @@ class World:
 
     def stat_in_another_process(self, path):
         """The permissions that a new Python sees."""
-        program = "import asya_shim, os, sys; asya_shim.activate_from_environment(); "
-        program += "print(oct(os.stat(sys.argv[1]).st_mode & 0o777))"
+        return self._elsewhere("print(oct(os.stat(sys.argv[1]).st_mode & 0o777))", path)
+
+    def mkdir_in_another_process(self, path):
+        return self._elsewhere("os.mkdir(sys.argv[1])", path)
+
+    def _elsewhere(self, statement, path):
+        program = "import asya_shim, os, sys; asya_shim.activate_from_environment(); " + statement
         done = subprocess.run([sys.executable, "-c", program, self.path(path)], stdout=subprocess.PIPE, check=True)
         return done.stdout.decode().strip()
 
@@ -507,7 +524,7 @@ _MAKERS = {
 def parent_is_missing(world, operation):
     """Parents are implicit below a mount."""
     name, arguments = operation[0], operation[1:]
-    if name in _MAKERS and not (name == "path_mkdir" and arguments[1]):
+    if name in _MAKERS:
         path = bare(arguments[_MAKERS[name]]).rstrip("/")
         base = world.cwd if arguments[_MAKERS[name]].startswith("r:") else "."
         return not os.path.lexists(j(world.root, base, path if name == "temporary" else os.path.dirname(path)))

@@ -756,6 +756,13 @@ class TestConnecting:
         with pytest.raises(Unavailable, match="unreachable"):
             await connect(fake, environ={**fake.environ, "AWS_ENDPOINT_URL": "http://nowhere.invalid"})
 
+    async def test_an_endpoint_in_capitals(self, versitygw: S3Server, connect: Open) -> None:
+        shouted = versitygw.environ["AWS_ENDPOINT_URL"].replace("127.0.0.1", "LocalHost")
+        environ = {**versitygw.environ, "AWS_ENDPOINT_URL": shouted}
+        store = await connect(versitygw, f"test/{secrets.token_hex(6)}/", environ=environ)
+        await store.put(b"f", Body(b"x"), change())
+        assert await content(await store.get(b"f")) == b"x"
+
     async def test_an_endpoint_that_is_none(self, fake: FakeS3, connect: Open) -> None:
         with pytest.raises(BadRequest, match="not-a-url"):
             await connect(fake, environ={**fake.environ, "AWS_ENDPOINT_URL": "not-a-url"})

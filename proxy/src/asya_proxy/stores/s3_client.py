@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 import aiohttp
 import boto3.session
@@ -195,7 +196,8 @@ def find_objects(clients: Clients, bucket: str) -> ObjectPlace:
         request, signer = prepared.request, prepared.signer
     finally:
         client.meta.events.unregister("before-sign.s3.GetObject", stop)
-    base = str(request.url).removesuffix(_SOME)
+    # What is signed is the host in lower case, so that is what must be sent.
+    base = _lower_host(str(request.url)).removesuffix(_SOME)
     settings: Any = client.meta.config
     wanted = (*_SENT_WITH_READS, "User-Agent")
     return ObjectPlace(
@@ -207,6 +209,11 @@ def find_objects(clients: Clients, bucket: str) -> ObjectPlace:
         _signer=signer,
         _credentials=clients.credentials,
     )
+
+
+def _lower_host(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.lower()).geturl()
 
 
 def _route(url: str, authorities: str | None) -> Route:

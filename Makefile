@@ -25,12 +25,18 @@ help: ## list the targets
 	$(BIN)/python -m compileall -q $(MEMBERS:%=%/src)
 	touch $@
 
+# Other people's libraries, which the shim is tested with.
+.venv-%/.locked: tests/shim/libraries/%.lock | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-$*
+	$(UV) pip sync --quiet --require-hashes --python .venv-$*/bin/python $<
+	touch $@
+
 .PHONY: install
 install: .venv/.installed ## install the locked dependencies and the packages into .venv
 
 COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 # The images' locks are parts of the one lock.
-LOCKS := proxy/requirements operator/requirements .ci/build
+LOCKS := proxy/requirements operator/requirements .ci/build tests/shim/libraries/adapted tests/shim/libraries/installed
 
 .PHONY: lock
 lock: | $(UV) ## write the locks anew from their .in files
@@ -65,15 +71,19 @@ servers: cluster-build ## install the real servers that the tests run against
 	tests/servers/install.sh
 
 .PHONY: test
-test: install servers ## every test that needs no cluster, on one CPython (and the shim on every one installed)
+test: install servers .venv-adapted/.locked ## every test that needs no cluster, on one CPython (and the shim on every one installed)
 	time $(BIN)/pytest -m "not soak" -n 2 --dist loadscope
 
 .PHONY: soak
-soak: install servers ## the long campaigns; hours, by hand, log kept in build/soak.log
+soak: install servers .venv-adapted/.locked .venv-installed/.locked ## the long campaigns; hours, by hand, log kept in build/soak.log
 	tests/servers/build.sh soak
 	tests/servers/debian.sh
 	mkdir -p build
 	$(BIN)/pytest -m soak --soak --timeout 3600 2>&1 | tee build/soak.log
+
+.PHONY: libraries
+libraries: install .venv-adapted/.locked .venv-installed/.locked ## each library of docs/usage/libraries.md below a mount
+	$(BIN)/pytest -m "soak or not soak" -n 2 tests/shim/libraries
 
 .PHONY: bench
 bench: install servers ## side-by-side benchmarks, ratios in one run

@@ -119,6 +119,26 @@ with open("/state/done/job") as f:
     else:
         raise AssertionError("flock")
 """,
+    "usage/libraries.md#database.py": """
+for text in ("one", "two"):
+    with database() as connection:
+        connection.execute("insert into notes values (?)", [text])
+try:
+    with database() as connection:
+        connection.execute("insert into notes values ('three')")
+        raise KeyError
+except KeyError:
+    pass
+with database() as connection:
+    assert list(connection.execute("select text from notes")) == [("one",), ("two",)]
+try:
+    sqlite3.connect(PATH)
+except OSError as error:
+    import errno
+    assert (error.errno, error.filename) == (errno.ENOTSUP, PATH)
+else:
+    raise AssertionError("connect")
+""",
     "usage/locks.md#lease.py": """
 from concurrent.futures import ThreadPoolExecutor
 import asya_shim

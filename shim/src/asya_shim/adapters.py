@@ -28,12 +28,19 @@ def place_of(path: Any) -> Optional[Place]:
 
 
 def by_object(
-    position: int, name: str, mode: str, *, unless: Sequence[str] = (), dress: Any = None, called: Any = os.fspath
+    position: int,
+    name: str,
+    mode: str,
+    *,
+    library: str = "",
+    unless: Sequence[str] = (),
+    dress: Any = None,
+    called: Any = os.fspath,
 ) -> Make:
     """A function that is done with its file when it returns: it gets the open file in place of the path.
 
-    `position` and `name` are the argument's. With one of the arguments `unless` it goes on by path, for
-    they mean something of paths. `dress(file, path)` is what is passed on, where it is not the file;
+    `position` and `name` are the argument's. With one of the arguments `unless` it is refused, for they mean
+    something of paths. `dress(file, path)` is what is passed on, where it is not the file;
     `called(path)` is what the library would open, None where it does so by Python.
     """
 
@@ -41,8 +48,10 @@ def by_object(
         @functools.wraps(real)
         def call(*args: Any, **kwargs: Any) -> Any:
             path: Any = args[position] if len(args) > position else kwargs.get(name)
-            if place_of(path) is None or any(kwargs.get(other) for other in unless):
+            if place_of(path) is None:
                 return real(*args, **kwargs)
+            if any(kwargs.get(other) for other in unless):
+                raise _refused(path, library)
             path = called(path)
             if path is None:
                 return real(*args, **kwargs)
@@ -59,6 +68,12 @@ def by_object(
     return make
 
 
+def _refused(path: Any, library: str) -> OSError:
+    from asya_shim import leaks
+
+    return leaks.refused(path, library, f"{library} cannot open a state file by path here")
+
+
 def refusing(library: str, position: int = 0) -> Make:
     """A function that, of a path that it cannot open, would say nothing but "nothing there"."""
 
@@ -67,9 +82,7 @@ def refusing(library: str, position: int = 0) -> Make:
         def call(*args: Any, **kwargs: Any) -> Any:
             for value in (*args[position : position + 1], *kwargs.values()):
                 if place_of(value) is not None:
-                    from asya_shim import leaks
-
-                    raise leaks.refused(value, library, f"{library} cannot open a state file by path here")
+                    raise _refused(value, library)
             return real(*args, **kwargs)
 
         return call
@@ -377,9 +390,12 @@ _POLARS_PATHS = ("hive_partitioning", "hive_schema", "include_file_paths", "part
 
 
 def _polars(position: int, name: str, mode: str) -> Make:
-    return by_object(position, name, mode, unless=_POLARS_PATHS)
+    return by_object(position, name, mode, library="polars", unless=_POLARS_PATHS)
 
 
+# Of a long path its errors name the end only.
+_polars_scan = refusing("polars")
+_polars_sink = refusing("polars", 1)
 _cv2_refusing = refusing("cv2")
 
 ROWS: Dict[str, Tuple[Tuple[str, Make], ...]] = {
@@ -414,15 +430,20 @@ ROWS: Dict[str, Tuple[Tuple[str, Make], ...]] = {
         for kind in ("avro", "csv", "ipc", "ipc_stream", "json", "ndjson", "parquet")
     ),
     "polars.io.avro": (("read_avro", _polars(0, "source", "rb")),),
-    "polars.io.csv.functions": (("read_csv", _polars(0, "source", "rb")),),
-    "polars.io.ipc.functions": tuple(
-        (f"read_{kind}", _polars(0, "source", "rb")) for kind in ("ipc", "ipc_schema", "ipc_stream")
+    "polars.io.csv.functions": (("read_csv", _polars(0, "source", "rb")), ("scan_csv", _polars_scan)),
+    "polars.io.ipc.functions": (
+        *((f"read_{kind}", _polars(0, "source", "rb")) for kind in ("ipc", "ipc_schema", "ipc_stream")),
+        ("scan_ipc", _polars_scan),
     ),
     "polars.io.json.read": (("read_json", _polars(0, "source", "rb")),),
-    "polars.io.lines": (("read_lines", _polars(0, "source", "rb")),),
-    "polars.io.ndjson": (("read_ndjson", _polars(0, "source", "rb")),),
-    "polars.io.parquet.functions": tuple(
-        (f"read_{kind}", _polars(0, "source", "rb")) for kind in ("parquet", "parquet_metadata", "parquet_schema")
+    "polars.io.lines": (("read_lines", _polars(0, "source", "rb")), ("scan_lines", _polars_scan)),
+    "polars.io.ndjson": (("read_ndjson", _polars(0, "source", "rb")), ("scan_ndjson", _polars_scan)),
+    "polars.io.parquet.functions": (
+        *((f"read_{kind}", _polars(0, "source", "rb")) for kind in ("parquet", "parquet_metadata", "parquet_schema")),
+        ("scan_parquet", _polars_scan),
+    ),
+    "polars.lazyframe.frame": tuple(
+        (f"LazyFrame.sink_{kind}", _polars_sink) for kind in ("csv", "ipc", "ndjson", "parquet")
     ),
     "pyarrow": (("OSFile", _os_file), ("memory_map", _memory_map)),
     "pyarrow.csv": (

@@ -24,6 +24,7 @@ ADAPTED: Tuple[str, ...] = (
     "polars.io.lines",
     "polars.io.ndjson",
     "polars.io.parquet.functions",
+    "polars.lazyframe.frame",
     "pyarrow",
     "pyarrow.csv",
     "pyarrow.dataset",

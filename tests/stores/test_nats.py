@@ -541,6 +541,31 @@ async def test_a_stream_whose_subjects_are_anothers_is_refused(monkeypatch: pyte
     assert rival.looks <= 1 + nats_streams.LOOKS
 
 
+@pytest.mark.parametrize(("come", "replicas"), [(3, 3), (1000, 1)])
+async def test_servers_of_a_cluster_that_starts_are_waited_for(
+    come: int, replicas: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its first stream would have no replicas, for ever."""
+    monkeypatch.setattr(nats_streams, "LOOK_AGAIN", 0.001)
+    asked: list[int] = []
+
+    class Starting(_Rival):
+        class link(_Rival.link):  # noqa: N801
+            clustered = True
+
+        async def call(self, subject: str, body: Any = None) -> dict[str, Any]:
+            if not subject.startswith("STREAM.CREATE."):
+                return {"error": {"err_code": 10059, "description": "stream not found"}}
+            asked.append(body["num_replicas"])
+            if body["num_replicas"] > 1 and len(asked) < come:
+                return {"error": {"err_code": 10005, "description": "no suitable peers for placement"}}
+            return {"config": body}
+
+    found = await nats_streams._find(Starting(0, {}), {"name": "KV_b"}, "nats kv add b")  # type: ignore[arg-type]
+    assert found["num_replicas"] == replicas
+    assert len(asked) == min(come, nats_streams.PEERS + 1)
+
+
 async def test_a_bad_bucket_name(server: NatsServer, connect: Open) -> None:
     with pytest.raises(BadRequest, match="STATE_BUCKET"):
         await connect(server, "my.bucket")

@@ -21,6 +21,9 @@ LOOK_AGAIN = 0.1
 """How often, and after how many seconds each, a stream is looked for that could not be made: another proxy that
 starts at the same time may be making it."""
 
+PEERS = 20
+"""How often as many servers are asked for as hold three replicas: those of a cluster that starts come one by one."""
+
 _COMMON = {"retention": "limits", "storage": "file", "discard": "new", "max_msgs_per_subject": 1}
 
 
@@ -130,7 +133,7 @@ async def _make(jetstream: JetStream, config: dict[str, Any], command: str) -> d
     may_replicate = jetstream.link.clustered and jetstream.link.version >= ATOMIC_REPLICAS
     for replicas in (3, 1) if may_replicate else (1,):
         try:
-            answer = await jetstream.call(f"STREAM.CREATE.{name}", {**config, "num_replicas": replicas})
+            answer = await _create(jetstream, {**config, "num_replicas": replicas})
         except PermissionDenied as error:
             raise KeyNotFound(
                 f"NATS stream {name} is missing and this user may not make it ({error}); have it made: {command}"
@@ -150,6 +153,16 @@ async def _make(jetstream: JetStream, config: dict[str, Any], command: str) -> d
     log.info("stream made, replicas: %s", replicas, extra={"stream": name})
     if jetstream.link.clustered and replicas == 1:
         log.warning("no replicas: one server's loss is the stream's; see the docs on NATS", extra={"stream": name})
+    return answer
+
+
+async def _create(jetstream: JetStream, config: dict[str, Any]) -> dict[str, Any]:
+    """The answer, once enough servers are there or have not come for a while."""
+    for _ in range(PEERS):
+        answer = await jetstream.call(f"STREAM.CREATE.{config['name']}", config)
+        if answer.get("error", {}).get("err_code", 0) not in NO_PEERS or config["num_replicas"] == 1:
+            break
+        await asyncio.sleep(LOOK_AGAIN)
     return answer
 
 

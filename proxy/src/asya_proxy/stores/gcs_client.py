@@ -39,6 +39,8 @@ os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
 
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 CONNECT_TIMEOUT = 3.0
+LONGEST_ERROR = 1 << 16
+"""Bytes of an error that are read: it repeats the object's name, in which each `&` takes five."""
 SLOW_TIMEOUT = 30.0
 """Seconds that a server-side copy or the last part of an upload may take without a sign of life."""
 
@@ -129,7 +131,9 @@ def route(url: str) -> Route:
         or os.environ.get("CURL_CA_BUNDLE")
         or requests.utils.DEFAULT_CA_BUNDLE_PATH
     )
-    return http_link.route(ssl.create_default_context(cafile=bundle), select_proxy(url, get_environ_proxies(url)))
+    directory = Path(bundle).is_dir()
+    tls = ssl.create_default_context(cafile=None if directory else bundle, capath=bundle if directory else None)
+    return http_link.route(tls, select_proxy(url, get_environ_proxies(url)))
 
 
 def refusal_of(answer: requests.Response) -> Refused:
@@ -139,13 +143,13 @@ def refusal_of(answer: requests.Response) -> Refused:
 
 def refusal(status: int, body: bytes) -> Refused:
     """The error of an XML or JSON answer."""
-    text = body[:4096].decode("utf-8", "replace")
+    text = body[:LONGEST_ERROR].decode("utf-8", "replace")
     try:
         if text.lstrip().startswith("{"):
             error = json.loads(text)["error"]
             reasons = error.get("errors") or [{}]
             return Refused(status, str(reasons[0].get("reason", "")), str(error.get("message", "")))
-        tree = ElementTree.fromstring(text)  # noqa: S314  # the backend's own answer, cut to 4 KiB
+        tree = ElementTree.fromstring(text)  # noqa: S314  # the backend's own answer, of bounded length
         return Refused(status, tree.findtext("Code") or "", tree.findtext("Message") or "")
     except (ValueError, KeyError, TypeError, ElementTree.ParseError):
         return Refused(status, "", text[:200])

@@ -55,6 +55,20 @@ def test_the_guard_s_answer_is_explained(lww: State, lines: pytest.LogCaptureFix
         assert f"cannot open {found}: open() it and pass the file object" in line
 
 
+def test_an_error_without_words_does_not_keep_a_turn_from_being_discarded(state: State) -> None:
+    class Wordless(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    def fail() -> None:
+        file = open(state.path("half"), "w")
+        file.write("half")
+        raise Wordless
+
+    assert type(failing_turn(fail)) is Wordless
+    assert state.get("half") is None
+
+
 def test_of_an_error_s_causes_too(lww: State, lines: pytest.LogCaptureFixture) -> None:
     def wrapping() -> None:
         try:

@@ -61,6 +61,13 @@ def caller() -> str:
 def explain(error: Optional[BaseException]) -> None:
     """Log where `error`, raised by a library or caused by one's error, is the guard's answer to it. Errors of the
     file hooks explain themselves."""
+    try:
+        _explain(error)
+    except Exception:
+        return  # somebody's `__str__` fails, or a log handler: neither must keep a turn from being discarded
+
+
+def _explain(error: Optional[BaseException]) -> None:
     errors = list(_chain(error))
     for one in errors:
         if _is_ours(_innermost(one)):

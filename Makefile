@@ -83,7 +83,7 @@ soak: install servers .venv-adapted/.locked .venv-installed/.locked ## the long 
 
 .PHONY: libraries
 libraries: install .venv-adapted/.locked .venv-installed/.locked ## each library of docs/usage/libraries.md below a mount
-	$(BIN)/pytest -m "soak or not soak" -n 2 tests/shim/libraries
+	$(BIN)/pytest -m "soak or not soak" -n 2 --dist loadscope tests/shim/libraries
 
 .PHONY: bench
 bench: install servers ## side-by-side benchmarks, ratios in one run

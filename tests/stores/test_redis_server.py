@@ -3,6 +3,7 @@
 import asyncio
 import re
 import tempfile
+import traceback
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -198,6 +199,17 @@ async def test_a_bad_url_is_named(url: str, said: str) -> None:
     with pytest.raises(BadRequest, match=said):
         async with opened(url):
             pass
+
+
+@pytest.mark.parametrize("password", ["s3cret/x", "s3cret?x", "s3cret#x", "x/s3cret", "s3cret"])
+@pytest.mark.parametrize("url", ["redis://:{}@host:1", "redis+sentinel://u:{}@host:1/m", "redis+cluster://u:{}"])
+async def test_a_bad_url_keeps_its_password(url: str, password: str) -> None:
+    if password == "s3cret":
+        url = url.partition("@")[0]  # the host was forgotten
+    with pytest.raises(BadRequest, match="REDIS_URL") as caught:
+        async with opened(url.format(password)):
+            pass
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_wrong_credentials() -> None:

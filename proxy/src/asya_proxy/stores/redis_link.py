@@ -190,8 +190,16 @@ def make_client(url: str, timeout: float) -> tuple[Client, Sequence[redis.Redis]
             )
             return cluster, ()
     except (ValueError, wrong.RedisError) as error:
-        raise BadRequest(f"REDIS_URL: {error}; expected one of {SCHEMES}") from error
+        raise BadRequest(f"REDIS_URL: {_without_secrets(url, str(error))}; expected one of {SCHEMES}") from None
     raise BadRequest(f"REDIS_URL has scheme {scheme!r}; expected one of {SCHEMES}")
+
+
+def _without_secrets(url: str, said: str) -> str:
+    """What was wrong with `url`. The parser quotes as a port what may be a piece of a password."""
+    login = url.partition("://")[2].rpartition("@")[0]
+    if any(mark in login for mark in "/?#"):
+        return "user and password must be percent-encoded (/ as %2F, ? as %3F, # as %23)"
+    return "the port is no number" if said.startswith("Port could not be cast") else said
 
 
 async def _ask(pool: redis.ConnectionPool, args: Sequence[bytes | str | int]) -> Any:
@@ -238,7 +246,7 @@ def _several(url: str) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
     for host in hosts.split(","):
         name, colon, port = host.rpartition(":")
         if not colon or not port.isdigit():
-            raise ValueError(f"{host!r} is not host:port")
+            raise ValueError("a host is not host:port")
         addresses.append((name.strip("[]"), int(port)))
     return addresses, path.strip("/"), {**options, **own}
 

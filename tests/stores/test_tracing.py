@@ -220,6 +220,15 @@ def test_a_collector_that_takes_nothing_holds_up_no_end(
             thread.join(10)
 
 
+def test_settings_of_tracing_that_are_wrong_hold_up_no_start(caplog: pytest.LogCaptureFixture) -> None:
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_MAX_QUEUE_SIZE": "-1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        assert tracing.Spans(environ).span is tracing.passed_on
+    assert "refuses its settings" in caplog.text
+
+
 async def test_without_opentelemetry_it_is_said_and_passed_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -59,6 +59,8 @@ class Spans:
                 self._provider = _provider()
             except ImportError as error:
                 log.warning("no spans: OpenTelemetry is not installed", extra={"cause": str(error)})
+            except ValueError as error:  # state is served whatever the variables of tracing say
+                log.warning("no spans: OpenTelemetry refuses its settings", extra={"cause": str(error)})
             else:
                 self.span = _maker(self._provider)
 

@@ -11,6 +11,7 @@ import errno
 import functools
 import os
 import stat
+from _weakref import ref
 
 from asya_shim.files import below, is_failure
 from asya_shim.paths import Place, locate
@@ -23,8 +24,30 @@ if TYPE_CHECKING:
 
 
 def place_of(path: Any) -> Optional[Place]:
-    """The place of a path below a mount; None for everything else that a library takes in a path's stead."""
-    return locate(path) if isinstance(path, (str, os.PathLike)) else None
+    """The place of a path below a mount; None for everything else that a library takes in a path's stead, such as a
+    URL, which would be a path below the working directory."""
+    if isinstance(path, str):
+        return None if "://" in path else locate(path)
+    return locate(path) if isinstance(path, os.PathLike) else None
+
+
+def of_state(position: int, name: str, make: Make) -> Make:
+    """A function that is what `make` makes of it for a state path in the argument at `position`, called `name`.
+
+    For other paths it gets its arguments untouched: those of later releases of its library are not known here.
+    """
+
+    def make_both(real: Callable[..., Any]) -> Any:
+        adapted = make(real)
+
+        @functools.wraps(real)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            path = args[position] if len(args) > position else kwargs.get(name)
+            return (real if place_of(path) is None else adapted)(*args, **kwargs)
+
+        return call
+
+    return make_both
 
 
 def by_object(
@@ -91,12 +114,23 @@ def refusing(library: str, position: int = 0) -> Make:
 
 
 class StandIn:
-    """Called in place of a class that cannot be subclassed, and like that class otherwise."""
+    """Called in place of a class that cannot be subclassed, and like that class otherwise. `module` has it."""
 
-    def __init__(self, real: Any, call: Callable[..., Any]) -> None:
+    def __init__(self, module: str, real: Any, call: Callable[..., Any]) -> None:
         self.real = real
         self._call = call
         self.__doc__ = real.__doc__
+        self.__module__ = module
+
+    def __reduce__(self) -> str:
+        name: str = self.real.__name__
+        return name
+
+    def __or__(self, other: Any) -> Any:
+        return self.real | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self.real
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._call(*args, **kwargs)
@@ -118,10 +152,7 @@ class StandIn:
 
 
 def _imread(real: Callable[..., Any]) -> Any:
-    @functools.wraps(real)
     def imread(filename: Any, *args: Any, **kwargs: Any) -> Any:
-        if place_of(filename) is None:
-            return real(filename, *args, **kwargs)
         import cv2
         import numpy
 
@@ -149,10 +180,7 @@ def _imread(real: Callable[..., Any]) -> Any:
 
 
 def _imwrite(real: Callable[..., Any]) -> Any:
-    @functools.wraps(real)
     def imwrite(filename: Any, img: Any, *args: Any, **kwargs: Any) -> Any:
-        if place_of(filename) is None:
-            return real(filename, img, *args, **kwargs)
         import cv2
 
         done, data = cv2.imencode(os.path.splitext(os.fspath(filename))[1], img, *args, **kwargs)
@@ -189,10 +217,39 @@ def _drop(file: Any) -> None:
     file.close()
 
 
+_h5_written: Dict[int, ref[Any]] = {}
+"""The `h5py.File`s that can write, by id. What the library holds back of them is theirs too."""
+
+
+def _keep(file: Any) -> None:
+    from asya_shim import endings
+
+    key = id(file)
+    _h5_written[key] = ref(file, lambda _: _h5_written.pop(key, None))
+    if _write_out not in endings.before_commit:
+        endings.before_commit.append(_write_out)
+
+
+def _write_out() -> None:
+    """Let HDF5 write what the ending turn has open; at the interpreter's end, all of this process."""
+    from asya_shim import endings, scopes
+
+    turn = scopes.writer()
+    for file in [reference() for reference in list(_h5_written.values())]:
+        if file is None:
+            continue
+        raw = below(file.__dict__.get("_asya_file"))
+        if raw is None or raw.closed or raw.node.disowned or raw.scope.cancelled:
+            continue
+        if endings.is_exiting():
+            file.close()
+        elif raw.scope is turn or not raw.scope.is_turn or raw.scope.ended:
+            file.flush()
+
+
 def _h5_init(real: Callable[..., Any]) -> Any:
-    @functools.wraps(real)
     def __init__(self: Any, name: Any, mode: str = "r", driver: Any = None, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        if driver not in (None, "sec2") or place_of(name) is None:
+        if driver not in (None, "sec2"):
             real(self, name, mode, driver, *args, **kwargs)
             return
         file, mode = _h5_open(name, mode)
@@ -202,33 +259,36 @@ def _h5_init(real: Callable[..., Any]) -> Any:
             _drop(file)
             raise
         self._asya_file = file
+        if mode != "r":
+            _keep(self)
 
     return __init__
 
 
 def _h5_close(real: Callable[..., Any]) -> Any:
     @functools.wraps(real)
-    def close(self: Any) -> None:
+    def close(self: Any, *args: Any, **kwargs: Any) -> Any:
         file = self.__dict__.pop("_asya_file", None)
         try:
-            real(self)
+            done = real(self, *args, **kwargs)
         except BaseException:
             if file is not None:
                 _drop(file)
             raise
         if file is not None:
             file.close()
+        return done
 
     return close
 
 
 def _h5_exit(real: Callable[..., Any]) -> Any:
     @functools.wraps(real)
-    def __exit__(self: Any, *args: Any) -> Any:  # noqa: N807
+    def __exit__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         error = args[1] if len(args) > 1 else None
         file = self.__dict__.pop("_asya_file", None) if error is not None and is_failure(error) else None
         try:
-            return real(self, *args)
+            return real(self, *args, **kwargs)
         finally:
             if file is not None:
                 _drop(file)
@@ -237,10 +297,7 @@ def _h5_exit(real: Callable[..., Any]) -> Any:
 
 
 def _is_hdf5(real: Callable[..., Any]) -> Any:
-    @functools.wraps(real)
     def is_hdf5(fname: Any) -> bool:
-        if place_of(fname) is None:
-            return bool(real(fname))
         try:
             file = open(fname, "rb")  # noqa: SIM115
         except (FileNotFoundError, IsADirectoryError):
@@ -261,9 +318,8 @@ def _is_hdf5(real: Callable[..., Any]) -> Any:
 
 
 def _resolve_filesystem(real: Callable[..., Any]) -> Any:
-    @functools.wraps(real)
     def resolve(path: Any, filesystem: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if place_of(path) is None or not _is_local(filesystem):
+        if not _is_local(filesystem):
             return real(path, filesystem, *args, **kwargs)
         from asya_shim.arrow import filesystem as state
 
@@ -274,9 +330,11 @@ def _resolve_filesystem(real: Callable[..., Any]) -> Any:
 
 def _multiple_sources(real: Callable[..., Any]) -> Any:
     @functools.wraps(real)
-    def ensure(paths: Any, filesystem: Any = None) -> Any:
+    def ensure(*args: Any, **kwargs: Any) -> Any:
+        paths = args[0] if args else kwargs.get("paths")
+        filesystem = args[1] if len(args) > 1 else kwargs.get("filesystem")
         if not _is_local(filesystem) or not paths or any(place_of(path) is None for path in paths):
-            return real(paths, filesystem)
+            return real(*args, **kwargs)
         from asya_shim.arrow import filesystem as state
 
         names = [os.fspath(path) for path in paths]
@@ -293,14 +351,62 @@ def _is_local(filesystem: Any) -> bool:
 
 
 def _os_file(real: Any) -> Any:
-    def call(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if place_of(path) is None:
-            return real(path, mode, *args, **kwargs)
-        import pyarrow
+    def open_file(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        from asya_shim.arrow import StateFile
 
-        return pyarrow.PythonFile(open(path, mode.replace("b", "") + "b"))
+        return StateFile.over(open(path, mode.replace("b", "") + "b"))
 
-    return StandIn(real, call)
+    def call(path: Any, *args: Any, **kwargs: Any) -> Any:
+        return (real if place_of(path) is None else open_file)(path, *args, **kwargs)
+
+    return StandIn("pyarrow", real, call)
+
+
+def _parquet_init(real: Callable[..., Any]) -> Any:
+    def __init__(self: Any, where: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        if len(args) > 1 or kwargs.get("filesystem") is not None:
+            real(self, where, *args, **kwargs)
+            return
+        file = open(where, "wb")  # noqa: SIM115
+        try:
+            real(self, file, *args, **kwargs)
+        except BaseException:
+            _drop(file)
+            raise
+        self.where, self.file_handle, self._asya_file = where, file, file
+
+    return __init__
+
+
+def _parquet_close(real: Callable[..., Any]) -> Any:
+    @functools.wraps(real)
+    def close(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return real(self, *args, **kwargs)
+        except BaseException:
+            _drop_own(self)
+            raise
+
+    return close
+
+
+def _parquet_exit(real: Callable[..., Any]) -> Any:
+    @functools.wraps(real)
+    def __exit__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        error = args[1] if len(args) > 1 else None
+        if error is not None and is_failure(error):
+            raw = below(getattr(self, "_asya_file", None))
+            if raw is not None:
+                raw.abandon()
+        return real(self, *args, **kwargs)
+
+    return __exit__
+
+
+def _drop_own(self: Any) -> None:
+    file = getattr(self, "_asya_file", None)
+    if file is not None:
+        _drop(file)
 
 
 def _arrow_source(file: Any, path: str) -> Any:
@@ -329,9 +435,8 @@ def _by_descriptor(real: Callable[..., Any]) -> Callable[..., Any]:
 def _memory_map(real: Callable[..., Any]) -> Any:
     mapped = _by_descriptor(real)
 
-    @functools.wraps(real)
-    def memory_map(path: Any, mode: str = "r") -> Any:
-        return (mapped if mode in ("r", "rb") else real)(path, mode)
+    def memory_map(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        return (mapped if mode in ("r", "rb") else real)(path, mode, *args, **kwargs)
 
     return memory_map
 
@@ -340,13 +445,10 @@ def _memory_map(real: Callable[..., Any]) -> Any:
 
 
 def _serialize_file(real: Callable[..., Any]) -> Any:
-    def serialize_file(tensor_dict: Any, filename: Any, metadata: Any = None) -> None:
-        if place_of(filename) is None:
-            real(tensor_dict, filename, metadata)
-            return
+    def serialize_file(tensor_dict: Any, filename: Any, *args: Any, **kwargs: Any) -> None:
         from safetensors import serialize
 
-        data = serialize(tensor_dict, metadata)
+        data = serialize(tensor_dict, *args, **kwargs)
         with open(filename, "wb") as file:
             file.write(data)
 
@@ -354,7 +456,7 @@ def _serialize_file(real: Callable[..., Any]) -> Any:
 
 
 def _safe_open(real: Any) -> Any:
-    return StandIn(real, _by_descriptor(real))
+    return StandIn("safetensors._safetensors_rust", real, _by_descriptor(real))
 
 
 # scipy and zarr
@@ -374,11 +476,7 @@ def _zarr_move(real: Callable[..., Any]) -> Any:
     """It makes a link, so as not to replace a file. Here a file whose absence was observed is written on that
     condition with `consistency: cas`, and in the last place with `lww`, as any other."""
 
-    @functools.wraps(real)
     def _safe_move(src: Any, dst: Any) -> None:
-        if place_of(dst) is None:
-            real(src, dst)
-            return
         if os.path.exists(dst):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(dst))
         os.replace(src, dst)
@@ -400,8 +498,8 @@ _cv2_refusing = refusing("cv2")
 
 ROWS: Dict[str, Tuple[Tuple[str, Make], ...]] = {
     "cv2": (
-        ("imread", _imread),
-        ("imwrite", _imwrite),
+        ("imread", of_state(0, "filename", _imread)),
+        ("imwrite", of_state(0, "filename", _imwrite)),
         *(
             (name, _cv2_refusing)
             for name in (
@@ -423,8 +521,12 @@ ROWS: Dict[str, Tuple[Tuple[str, Make], ...]] = {
             for name in ("__init__", "open")
         ),
     ),
-    "h5py._hl.base": (("is_hdf5", _is_hdf5),),
-    "h5py._hl.files": (("File.__init__", _h5_init), ("File.close", _h5_close), ("File.__exit__", _h5_exit)),
+    "h5py._hl.base": (("is_hdf5", of_state(0, "fname", _is_hdf5)),),
+    "h5py._hl.files": (
+        ("File.__init__", of_state(1, "name", _h5_init)),
+        ("File.close", _h5_close),
+        ("File.__exit__", _h5_exit),
+    ),
     "polars.dataframe.frame": tuple(
         (f"DataFrame.write_{kind}", _polars(1, "file", "wb"))
         for kind in ("avro", "csv", "ipc", "ipc_stream", "json", "ndjson", "parquet")
@@ -445,7 +547,7 @@ ROWS: Dict[str, Tuple[Tuple[str, Make], ...]] = {
     "polars.lazyframe.frame": tuple(
         (f"LazyFrame.sink_{kind}", _polars_sink) for kind in ("csv", "ipc", "ndjson", "parquet")
     ),
-    "pyarrow": (("OSFile", _os_file), ("memory_map", _memory_map)),
+    "pyarrow": (("OSFile", _os_file), ("memory_map", of_state(0, "path", _memory_map))),
     "pyarrow.csv": (
         ("read_csv", by_object(0, "input_file", "rb", dress=_arrow_source)),
         ("write_csv", by_object(1, "output_file", "wb")),
@@ -456,15 +558,24 @@ ROWS: Dict[str, Tuple[Tuple[str, Make], ...]] = {
         ("read_table", by_object(0, "source", "rb")),
         ("read_feather", by_object(0, "source", "rb")),
     ),
-    "pyarrow.fs": (("_resolve_filesystem_and_path", _resolve_filesystem),),
+    "pyarrow.fs": (("_resolve_filesystem_and_path", of_state(0, "path", _resolve_filesystem)),),
     "pyarrow.json": (("read_json", by_object(0, "input_file", "rb", dress=_arrow_source)),),
     "pyarrow.orc": (("write_table", by_object(1, "where", "wb")),),
-    "safetensors._safetensors_rust": (("serialize_file", _serialize_file), ("safe_open", _safe_open)),
+    "pyarrow.parquet.core": (
+        ("ParquetWriter.__init__", of_state(1, "where", _parquet_init)),
+        ("ParquetWriter.close", _parquet_close),
+        ("ParquetWriter.__exit__", _parquet_exit),
+        ("write_table", by_object(1, "where", "wb", unless=("filesystem",))),
+    ),
+    "safetensors._safetensors_rust": (
+        ("serialize_file", of_state(1, "filename", _serialize_file)),
+        ("safe_open", _safe_open),
+    ),
     "scipy.io._fast_matrix_market": (
         ("mmread", by_object(0, "source", "rb", called=_uncompressed)),
         ("mminfo", by_object(0, "source", "rb", called=_uncompressed)),
         ("mmwrite", by_object(0, "target", "wb", called=_matrix_market)),
     ),
-    "zarr.storage._local": (("_safe_move", _zarr_move),),
+    "zarr.storage._local": (("_safe_move", of_state(1, "dst", _zarr_move)),),
 }
 """Module -> (attribute, what makes its replacement out of the original)."""

@@ -15,11 +15,25 @@ from pyarrow import PythonFile
 from pyarrow.fs import FileInfo, FileSystemHandler, FileType, PyFileSystem
 
 from asya_shim import scopes
+from asya_shim.wrappers import abandoning_exit
 
 
 def filesystem() -> Any:
     """A `pyarrow.fs.FileSystem` of all that the running code sees, by absolute or relative path."""
     return PyFileSystem(StateFiles())
+
+
+class StateFile(PythonFile):  # type: ignore[misc]
+    """What stands for an `OSFile`: leaving its block by an exception stores nothing."""
+
+    @classmethod
+    def over(cls, file: Any) -> StateFile:
+        """One over an open file."""
+        made = cls(file)
+        made.fileobj = file  # by which `files.below` finds it
+        return made
+
+    __exit__ = abandoning_exit(PythonFile.__exit__)
 
 
 class StateFiles(FileSystemHandler):  # type: ignore[misc]
@@ -38,6 +52,9 @@ class StateFiles(FileSystemHandler):  # type: ignore[misc]
 
     def __ne__(self, other: object) -> bool:
         return not self == other
+
+    def __reduce__(self) -> Any:
+        return StateFiles, ()
 
     __hash__ = None  # type: ignore[assignment]
 

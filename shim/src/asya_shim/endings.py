@@ -152,6 +152,11 @@ def _append_now() -> None:
 # The interpreter's end
 
 
+def is_exiting() -> bool:
+    """Whether the interpreter ends."""
+    return _exiting
+
+
 def _every_file() -> List[RawFile]:
     found = [reference() for reference in list(RawFile.all_writers.values())]
     return [file for file in found if file is not None and not file.closed]

@@ -32,6 +32,7 @@ ADAPTED: Tuple[str, ...] = (
     "pyarrow.fs",
     "pyarrow.json",
     "pyarrow.orc",
+    "pyarrow.parquet.core",
     "safetensors._safetensors_rust",
     "scipy.io._fast_matrix_market",
     "zarr.storage._local",

@@ -1,7 +1,12 @@
 """What adapters keep of the shim's promises: blocks that raise store nothing, and an outage is never an answer."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from asya_shim import adapters
 from support.state_proxy import ROOT, Proxy
 
 PYTHON = str(ROOT / ".venv-adapted" / "bin" / "python")
@@ -105,3 +110,114 @@ for call in (
     environ = {"ASYA_STATE_SOCKET_DIR": str(tmp_path / "away"), "ASYA_STATE_REQUEST_TIMEOUT": "20ms"}
     run(proxy, program, tmp_path, **environ)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_block_around_arrow_s_files_that_raises_stores_nothing(proxy: Proxy, tmp_path: Path) -> None:
+    program = f"""
+import pyarrow, pyarrow.parquet as pq
+path = {proxy.mount.path + "/arrow"!r}
+table, other = pyarrow.table({{"a": [1]}}), pyarrow.table({{"a": [1, 2]}})
+def parquet():
+    with pq.ParquetWriter(path, other.schema) as writer:
+        writer.write_table(other)
+        raise KeyError
+def text():
+    with pyarrow.OSFile(path, "wb") as file:
+        file.write(b"half")
+        raise KeyError
+def refused():
+    pq.write_table(other, path, compression="no such thing")
+def broken():
+    with pq.ParquetWriter(path, other.schema) as writer:
+        writer.write_table(pyarrow.table({{"b": [1]}}))
+import os
+for there in False, True:
+    if there:
+        pq.write_table(table, path)
+    for call in parquet, text, refused, broken:
+        try: call()
+        except Exception: pass
+        else: raise AssertionError(call)
+        assert (pq.read_table(path) == table) if there else not os.path.exists(path), call
+with pq.ParquetWriter(path, other.schema) as writer:
+    writer.write_table(other)
+assert pq.read_table(path) == other
+with pyarrow.OSFile(path, "wb") as file:
+    file.write(b"whole")
+with pyarrow.OSFile(path) as file:
+    assert file.read() == b"whole"
+assert isinstance(file, pyarrow.NativeFile)
+"""
+    run(proxy, program, tmp_path)
+
+
+def test_an_hdf5_file_left_open_is_stored_whole_at_the_turn_s_end(proxy: Proxy, tmp_path: Path) -> None:
+    program = f"""
+import io, h5py, asya_shim
+path, other = {proxy.mount.path + "/left.h5"!r}, {proxy.mount.path + "/failed.h5"!r}
+def stored(path):
+    with open(path, "rb") as file:
+        return list(h5py.File(io.BytesIO(file.read())))
+with asya_shim.turn(process_wide=True):
+    new = h5py.File(path, "w")
+    new["a"] = list(range(100000))
+assert stored(path) == ["a"]
+with asya_shim.turn(process_wide=True):
+    new["b"] = list(range(100000))
+assert stored(path) == ["a", "b"]
+with asya_shim.turn():
+    try:
+        with asya_shim.turn():
+            failed = h5py.File(other, "w")
+            failed["a"] = 1
+            raise KeyError
+    except KeyError:
+        pass
+import os
+assert not os.path.exists(other)
+new["c"] = 1  # at the interpreter's end
+"""
+    run(proxy, program, tmp_path)
+    program = f"import h5py; assert list(h5py.File({proxy.mount.path + '/left.h5'!r})) == ['a', 'b', 'c']"
+    run(proxy, program, tmp_path)
+
+
+def test_stand_ins_are_like_their_classes(proxy: Proxy, tmp_path: Path) -> None:
+    program = f"""
+import copy, pickle, pyarrow, pyarrow.dataset, pyarrow.parquet, safetensors, typing
+for kind in pyarrow.OSFile, safetensors.safe_open:
+    assert copy.deepcopy(kind) is kind and pickle.loads(pickle.dumps(kind)) is kind
+    assert isinstance(None, kind | None) and isinstance(None, None | kind) and typing.Optional[kind]
+    class Below(kind if kind is pyarrow.OSFile else object): pass
+    assert issubclass(Below, kind) == (kind is pyarrow.OSFile)
+path = {proxy.mount.path + "/pickled.parquet"!r}
+pyarrow.parquet.write_table(pyarrow.table({{"a": [1]}}), path)
+assert pickle.loads(pickle.dumps(pyarrow.dataset.dataset(path))).count_rows() == 1
+"""
+    run(proxy, program, tmp_path)
+
+
+def test_a_url_is_no_path_below_the_working_directory(proxy: Proxy, tmp_path: Path) -> None:
+    program = f"""
+import os
+os.chdir({proxy.mount.path!r})
+from asya_shim.adapters import place_of
+assert place_of("s3://bucket/x") is None
+assert place_of("x") is not None
+"""
+    run(proxy, program, tmp_path)
+
+
+class Name(str):
+    """A path, or something with attributes."""
+
+
+@pytest.mark.parametrize("row", [row for rows in adapters.ROWS.values() for row in rows], ids=lambda row: row[0])
+def test_arguments_of_later_releases_are_passed_on(row: tuple[str, Callable[..., Any]]) -> None:
+    def real(*args: object, **kwargs: object) -> object:
+        return args, kwargs
+
+    adapted = row[1](real)
+    args = (Name("/elsewhere/x"), Name("/elsewhere/y"), 3, 4, 5)
+    for size in range(1, 6):
+        assert adapted(*args[:size], later=1) == (args[:size], {"later": 1})

@@ -574,6 +574,16 @@ class TestConnecting:
             await connect(server, environ={"STORAGE_EMULATOR_HOST": f"127.0.0.1:{free_port()}"}, attempt_timeout=1)
         assert not failure.value.ambiguous
 
+    async def test_a_forward_proxy_that_is_none_keeps_its_password(
+        self, server: GcsServer, connect: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HTTP_PROXY", "http://u:s3cret@127.0.0.1:99999")
+        for name in ("NO_PROXY", "no_proxy", "http_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        with pytest.raises((Unavailable, BadRequest), match="99999") as failure:
+            await connect(server, environ={**server.environ, "STORAGE_EMULATOR_HOST": "http://storage.invalid"})
+        assert "s3cret" not in str(failure.value)
+
     @pytest.mark.parametrize("given", ["/nowhere/key.json", '{"type": "service_account"}', "{broken"])
     async def test_credentials_that_are_none(self, server: GcsServer, connect: Open, given: str) -> None:
         with pytest.raises((PermissionDenied, BadRequest), match="GOOGLE_APPLICATION_CREDENTIALS"):

@@ -12,7 +12,7 @@ import pytest
 
 from asya_proxy.errors import Busy, Timeout, Unavailable
 from asya_proxy.stores.base import CHUNK
-from asya_proxy.stores.http_link import ERRORS, Answer, HttpLink, Route, translate
+from asya_proxy.stores.http_link import ERRORS, Answer, HttpLink, Route, route, translate
 from support.fake_s3 import FakeS3
 from support.servers import free_port, self_signed
 
@@ -170,6 +170,13 @@ async def test_what_never_left_is_not_ambiguous() -> None:
     assert "unreachable" in str(lost)
     assert "check the cable" in str(lost)
     assert not lost.ambiguous
+
+
+async def test_a_forward_proxy_that_is_none_keeps_its_password() -> None:
+    async with linked(route(None, "u:s3cret@127.0.0.1:99999")) as link:
+        error = await failure(link.send("GET", "http://127.0.0.1/a@b", {}))
+    said = str(translate(error, changing=False, where="here", check="check the cable"))
+    assert said == "here: http://127.0.0.1:99999 is no address: check the cable"
 
 
 async def test_a_certificate_of_nobody(tmp_path: Path) -> None:

@@ -763,6 +763,16 @@ class TestConnecting:
         await store.put(b"f", Body(b"x"), change())
         assert await content(await store.get(b"f")) == b"x"
 
+    async def test_a_forward_proxy_that_is_none_keeps_its_password(
+        self, fake: FakeS3, connect: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HTTP_PROXY", "http://u:s3cret@127.0.0.1:99999")
+        for name in ("NO_PROXY", "no_proxy", "http_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        with pytest.raises((Unavailable, BadRequest), match="99999") as failure:
+            await connect(fake, environ={**fake.environ, "AWS_ENDPOINT_URL": "http://storage.invalid"})
+        assert "s3cret" not in str(failure.value)
+
     async def test_an_endpoint_that_is_none(self, fake: FakeS3, connect: Open) -> None:
         with pytest.raises(BadRequest, match="not-a-url"):
             await connect(fake, environ={**fake.environ, "AWS_ENDPOINT_URL": "not-a-url"})

@@ -215,8 +215,9 @@ def translate(error: BaseException, *, changing: bool, where: str) -> StoreError
     if isinstance(error, (requests.Timeout, TimeoutError)):
         return errors.Timeout(f"{where}: no answer in time", ambiguous=changing)
     if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema)):
-        return errors.BadRequest(f"{where}: {error}: correct STORAGE_EMULATOR_HOST")
-    return Unavailable(f"{where}: {type(error).__name__}: {error}", ambiguous=changing)
+        said = http_link.without_login(error)
+        return errors.BadRequest(f"{where}: {said}: correct STORAGE_EMULATOR_HOST")
+    return Unavailable(f"{where}: {type(error).__name__}: {http_link.without_login(error)}", ambiguous=changing)
 
 
 def _no_token(error: GoogleAuthError, where: str) -> StoreError:

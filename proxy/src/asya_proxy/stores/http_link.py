@@ -7,6 +7,7 @@ The SDKs do the same in threads for several times the processor time; they stay 
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -191,6 +192,11 @@ def cut(answer: Answer, start: int, end: int | None) -> bytes:
     return answer.data[first:end]
 
 
+def without_login(error: BaseException) -> str:
+    """What it says, but for user and password in URLs: a forward proxy's are in the environment's."""
+    return re.sub(r"://[^\s'\"]*@", "://", str(error))
+
+
 def translate(error: BaseException, *, changing: bool, where: str, check: str) -> StoreError:
     """The store error for what a request raised. `changing`: a lost answer leaves the outcome open. `check`: what to
     look at where nothing can be reached."""
@@ -201,5 +207,5 @@ def translate(error: BaseException, *, changing: bool, where: str, check: str) -
     if isinstance(error, TimeoutError):
         return errors.Timeout(f"{where}: no answer in time", ambiguous=changing)
     if isinstance(error, aiohttp.InvalidURL):
-        return errors.BadRequest(f"{where}: {error}: {check}")
+        return errors.BadRequest(f"{where}: {without_login(error)} is no address: {check}")
     return Unavailable(f"{where}: {type(error).__name__}: {error}", ambiguous=changing)

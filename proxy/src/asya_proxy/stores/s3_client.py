@@ -337,7 +337,7 @@ def translate(error: BaseException, *, changing: bool, where: str) -> StoreError
         return errors.Timeout(f"{where}: no answer in time", ambiguous=changing)
     if isinstance(error, (sdk.ParamValidationError, sdk.InvalidRegionError, sdk.InvalidEndpointConfigurationError)):
         return errors.BadRequest(f"{where}: {error}")
-    return Unavailable(f"{where}: {type(error).__name__}: {error}", ambiguous=changing)
+    return Unavailable(f"{where}: {type(error).__name__}: {http_link.without_login(error)}", ambiguous=changing)
 
 
 def _refusal(error: sdk.ClientError, *, changing: bool, where: str) -> StoreError:

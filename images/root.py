@@ -15,6 +15,7 @@ import argparse
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -59,8 +60,9 @@ PACKAGES_WITHOUT: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 # Of the base: certificates of authorities, time zones, names of ports and users.
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 SYSTEM_FILES = (
-    "etc/ssl/certs/ca-certificates.crt",
+    AUTHORITIES.lstrip("/"),
     "etc/nsswitch.conf",
     "etc/os-release",
     "usr/lib/os-release",
@@ -196,6 +198,11 @@ def copy_system(root: Path, uid: int, objects: Iterable[Path]) -> None:
     for path in (Path("/", name) for name in SYSTEM_FILES):
         if path.exists():
             place(path, root)
+    # Where OpenSSL itself looks for them; not every base has it.
+    authorities = root / ssl.get_default_verify_paths().openssl_cafile.lstrip("/")
+    if not authorities.is_symlink() and not authorities.exists():
+        authorities.parent.mkdir(parents=True, exist_ok=True)
+        authorities.symlink_to(AUTHORITIES)
     users = (("root", 0), ("asya", uid))
     (root / "etc" / "passwd").write_text("".join(f"{name}:x:{i}:{i}:{name}:/:/sbin/nologin\n" for name, i in users))
     (root / "etc" / "group").write_text("".join(f"{name}:x:{i}:\n" for name, i in users))

@@ -2,9 +2,11 @@
 
 # ruff: noqa: SIM115
 
+import ctypes
 import errno
 import fcntl
 import functools
+import gc
 import io
 import mmap
 import os
@@ -229,3 +231,27 @@ def test_single_dispatch_on_the_classes_of_io(state: State, tmp_path: Path) -> N
                 found.append(kind(file))
         assert found == ["writer", "random", "text", "raw", "writer"]
     assert kind(1) == "unknown"
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["seen by the last close", "seen later"])
+def test_a_duplicate_closed_in_c_is_no_descriptor_of_the_file_any_more(state: State, again: bool) -> None:
+    """Its number belongs to whoever got it next, and the file is stored when its last descriptor is closed."""
+    close_in_c = ctypes.CDLL(None).close
+    fd = os.open(state.path("f"), os.O_CREAT | os.O_WRONLY)
+    duplicate = os.dup(fd)
+    os.write(fd, b"content")
+    if again:
+        os.close(fd)
+        fd = -1
+    close_in_c(duplicate)
+    reader, writer = os.pipe()
+    others = {reader, writer, os.dup(reader), os.dup(writer)}
+    assert duplicate in others
+    if again:
+        assert duplicate not in descriptors.open_files
+        gc.collect()
+    else:
+        os.close(fd)
+    assert state.get("f") == b"content"
+    for other in others:
+        os.close(other)

@@ -28,8 +28,9 @@ class _OpenFiles(dict):  # type: ignore[type-arg]
     def get(self, fd: Any, default: Any = None) -> Any:
         file = super().get(fd, default)
         if file is not None and fd in _duplicates and _duplicates[fd] != _identity(fd):
-            del _duplicates[fd], self[fd]
-            file.shared_descriptors -= 1
+            _duplicates.pop(fd, None)
+            self.pop(fd, None)
+            _left(file, fd)
             return default
         return file
 
@@ -67,7 +68,11 @@ def expose(file: RawFile, position: int) -> int:
 
 def withdraw(fd: int) -> None:
     """Close a file object's descriptor."""
-    file = open_files.pop(fd, None)
+    known = open_files.keys() >= {fd}
+    file = open_files.get(fd)
+    if known and file is None:
+        return  # it was closed in C, and the number may be another file's
+    open_files.pop(fd, None)
     _duplicates.pop(fd, None)
     original.close(fd)
     if file is not None and file.shared_descriptors:
@@ -166,6 +171,9 @@ def close(fd: int) -> bool:
     file = open_files.get(fd)
     if file is None:
         return False
+    if file.shared_descriptors:
+        for other in [other for other, owner in open_files.items() if owner is file]:
+            open_files.get(other)  # forgets it where it is closed
     if file.descriptor == fd and not file.shared_descriptors:
         outer = file.outer
         (outer if outer is not None else file).close()
@@ -179,9 +187,14 @@ def close(fd: int) -> bool:
 def _part(file: RawFile, fd: int) -> None:
     del open_files[fd]
     _duplicates.pop(fd, None)
-    file.shared_descriptors -= 1
+    _left(file, fd)
+
+
+def _left(file: RawFile, fd: int) -> None:
+    """`fd` is no descriptor of `file` any more; it goes on with another one, if it has any."""
+    file.shared_descriptors = max(file.shared_descriptors - 1, 0)
     if file.descriptor == fd:
-        file.move_descriptor(next(other for other, owner in open_files.items() if owner is file))
+        file.move_descriptor(next((other for other, owner in open_files.items() if owner is file), -1))
 
 
 def alone(fd: int) -> RawFile:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from asya_shim import StateConflictError, StateUnavailableError, Turn, lookups
+from asya_shim import StateConflictError, StateUnavailableError, Turn, lookups, tokens
 from asya_shim.lookups import absent
 from support.state_proxy import State, child_environ
 
@@ -581,3 +581,18 @@ def test_absent_names_the_path() -> None:
 
     point = MountPoint("state", "/state", None, 0)  # type: ignore[arg-type]
     assert absent(Place(point, b"k", "as/given")).filename == "as/given"
+
+
+def test_what_is_remembered_of_a_process_without_turns_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "_LIMIT", 10)
+    monkeypatch.setattr(tokens, "_begun", False)
+    imported = tokens.Imported()
+    ledger = tokens.ProcessLedger(imported)
+    for number in range(100):
+        ledger.saw(("state", b"%d" % number), "version")
+    last = ("state", b"99")
+    assert len(imported._observers) == len(imported._tokens) == 10
+    ledger.saw(last, "newer")
+    token = imported.token(last)
+    assert token is not None
+    assert token.version == "newer"

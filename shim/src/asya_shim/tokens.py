@@ -158,6 +158,8 @@ class Imported(Ledger):
         """`observer` saw it. Whoever was first may see it anew; what others see never makes its write succeed."""
         token = self._tokens.get(name)
         if token is None:
+            while len(self._observers) >= _LIMIT:
+                del self._observers[next(iter(self._observers))]
             self._observers[name] = ref(observer)
         elif token.version != version and name in self._observers and self._observers[name]() is observer:
             self._set(name, Token(version, SEEN))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import asya_shim
-from support.state_proxy import State
+from support.state_proxy import INTERPRETERS, State
 
 
 @pytest.fixture
@@ -149,3 +149,46 @@ def test_adapters_wait_for_their_libraries(lww: State) -> None:
     assert "'asya_shim.table'" in done.stdout
     for name in ("adapters", "arrow", "leaks"):
         assert f"'asya_shim.{name}'" not in done.stdout
+
+
+@pytest.mark.parametrize("python", INTERPRETERS)
+def test_imports_and_programs_of_any_kind_go_on(lww: State, tmp_path: Path, python: str) -> None:
+    program = f"""
+import gzip, importlib, io, os, subprocess, sys, types, zipfile
+root = {lww.path()!r}
+# a finder of before Python 3.4, behind the shim's own, and a loader without `exec_module` up to Python 3.9
+class Old:
+    def find_module(self, name, path=None): return None
+sys.meta_path.insert(1, Old())
+with zipfile.ZipFile("archive.zip", "w") as archive:
+    archive.writestr("zarr/__init__.py", "")
+    archive.writestr("zarr/storage/__init__.py", "")
+    archive.writestr("zarr/storage/_local.py", "def _safe_move(src, dst): return 1\\n_safe_move.real = True")
+sys.path.insert(0, "archive.zip")
+import zarr.storage._local, shelve
+assert zarr.storage._local._safe_move.__wrapped__.real
+assert zarr.storage._local._safe_move("a", "b") == 1
+# a module that is loaded anew
+importlib.reload(gzip), importlib.reload(os), importlib.reload(io)
+try:
+    with gzip.open(root + "/f.gz", "wb") as file:
+        raise KeyError
+except KeyError:
+    pass
+assert not os.path.exists(root + "/f.gz")
+# somebody's module of a known name
+sys.modules["greenlet"] = types.ModuleType("greenlet")
+assert not os.path.exists(root + "/f")
+# somebody's class with properties that fail
+class Hostile(io.RawIOBase):
+    def writable(self): return True
+    @property
+    def fileobj(self): raise RuntimeError
+io.BufferedWriter(Hostile())
+# `str(bytes)` is an error under -bb
+code = "import asya_shim, subprocess; asya_shim.activate_from_environment(); subprocess.check_call([b'true', b'x'])"
+subprocess.check_call([sys.executable, "-bb", "-c", code])
+print("fine")
+"""
+    done = lww.proxy.run(program, INTERPRETERS[python], cwd=tmp_path)
+    assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr

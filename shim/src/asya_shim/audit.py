@@ -47,7 +47,7 @@ def _hook(event: str, args: Tuple[Any, ...]) -> None:
             from asya_shim import leaks
 
             raise leaks.refused(path, "sqlite3", "SQLite cannot open a state file by path")
-    elif event == "subprocess.Popen" and _armed and any(paths.needle in str(argument) for argument in args[1]):
+    elif event == "subprocess.Popen" and _armed and any(paths.needle in repr(argument) for argument in args[1]):
         from asya_shim import leaks
 
         leaks.explain_program(args[0], args[1])

@@ -475,8 +475,8 @@ def below(file: Any) -> Optional[RawFile]:
         for name in _BELOW:
             try:
                 lower = getattr(file, name, None)
-            except ValueError:
-                continue  # detached
+            except Exception:
+                lower = None  # detached, or somebody's property that fails
             if lower is not None:
                 file = lower
                 break

@@ -52,7 +52,7 @@ class Finder:
         if name not in self._names:
             return None
         for finder in sys.meta_path:
-            if finder is self:
+            if finder is self or not hasattr(finder, "find_spec"):
                 continue
             spec = finder.find_spec(name, path, target)
             if spec is not None:
@@ -66,10 +66,9 @@ class Finder:
         self._names.discard(name)
 
     def executed(self, name: str, failed: bool) -> None:
-        """Its code has run; where that failed, another import may follow."""
-        if failed:
-            self._names.add(name)
-        else:
+        """Its code has run, and may run again: by another import where it failed, by `reload` where it did not."""
+        self._names.add(name)
+        if not failed:
             self._loaded(name)
 
 
@@ -82,7 +81,8 @@ class _Loader:
 
     def create_module(self, spec: Any) -> Any:
         """What the real loader creates."""
-        return self._loader.create_module(spec)
+        create = getattr(self._loader, "create_module", None)
+        return None if create is None else create(spec)
 
     def exec_module(self, module: Any) -> None:
         """Execute it by the real loader, show that one from now on, and report."""
@@ -91,7 +91,10 @@ class _Loader:
         name = module.__name__
         self._finder.executing(name)
         try:
-            self._loader.exec_module(module)
+            if hasattr(self._loader, "exec_module"):
+                self._loader.exec_module(module)
+            else:
+                self._loader.load_module(name)  # of a zip archive, up to Python 3.9
         except BaseException:
             self._finder.executed(name, True)
             raise

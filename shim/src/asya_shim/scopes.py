@@ -97,10 +97,11 @@ def _outside() -> Scope:
         task = sys.modules["asyncio"].current_task()
         if task is not None:
             return _of(task)
-    greenlets = sys.modules.get("greenlet")
-    if greenlets is not None:
+    # None too while it is being imported, and of a module of somebody's own by that name.
+    getcurrent = getattr(sys.modules.get("greenlet"), "getcurrent", None)
+    if getcurrent is not None:
         # Each of gevent's is a thread to its program; a thread's first one has no parent.
-        greenlet = greenlets.getcurrent()
+        greenlet = getcurrent()
         if greenlet.parent is not None:
             return _of(greenlet)
     scope = _thread.scope

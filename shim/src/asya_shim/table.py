@@ -13,7 +13,7 @@ from asya_shim import audit, late, rebind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional, Tuple
+    from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 
 class Row:
@@ -49,6 +49,11 @@ def _rows() -> List[Row]:
 _installed: List[Tuple[Any, str, Any, bool]] = []
 _rebound: List[Callable[[], None]] = []
 _waiting: Dict[str, List[Row]] = {}
+"""Rows to apply when their module is imported, or reloaded."""
+_FIRST = ("_io", "builtins", "io", "os", "posix")
+"""These are there from the start, and a reload of one takes what another has."""
+_replacements: Set[int] = set()
+"""The ids of all that stands in a module by now; `_made` keeps it."""
 _made: Dict[Tuple[int, Callable[[Any], Any]], Any] = {}
 _finder: Optional[late.Finder] = None
 _SETS = ("supports_dir_fd", "supports_effective_ids", "supports_fd", "supports_follow_symlinks")
@@ -61,15 +66,14 @@ def install() -> None:
     replaced: Dict[int, Tuple[Any, Any]] = {}
     for row in _rows():
         module = sys.modules.get(row.module)
-        if module is None:
+        if row.module not in _FIRST:
             _waiting.setdefault(row.module, []).append(row)
-        else:
+        if module is not None:
             _apply(module, row, replaced)
     for name in late.ADAPTED:
+        _waiting.setdefault(name, [])
         if name in sys.modules:
             _adapt(name, replaced)
-        else:
-            _waiting.setdefault(name, [])
     for name in _SETS:
         _supports[name] = current = getattr(os, name)
         setattr(os, name, {replaced[id(f)][1] if id(f) in replaced else f for f in current} | set(current))
@@ -81,7 +85,7 @@ def install() -> None:
 
 def _loaded(name: str) -> None:
     """A module with rows has just been imported."""
-    for row in _waiting.pop(name, []):
+    for row in _waiting.get(name, []):
         _apply(sys.modules[name], row, {})
     if name in late.ADAPTED:
         _adapt(name, {})
@@ -105,6 +109,8 @@ def _apply(module: Any, row: Row, replaced: Dict[int, Tuple[Any, Any]]) -> None:
     if target is None or not hasattr(target, name):
         return
     before = vars(target)[name] if name in vars(target) else getattr(target, name)
+    if id(before) in _replacements:
+        return  # it has outlived a reload
     key = (id(before), row.make)
     if key not in _made:
         _made[key] = row.make(before)
@@ -113,6 +119,7 @@ def _apply(module: Any, row: Row, replaced: Dict[int, Tuple[Any, Any]]) -> None:
         return
     own = name in vars(target)
     setattr(target, name, replacement)
+    _replacements.add(id(replacement))
     _installed.append((target, name, before, own))
     if not holder and before is not replacement:
         replaced[id(before)] = (before, replacement)
@@ -136,6 +143,7 @@ def uninstall() -> None:
     _installed.clear()
     _waiting.clear()
     _made.clear()
+    _replacements.clear()
     for name, before in _supports.items():
         setattr(os, name, before)
     _supports.clear()

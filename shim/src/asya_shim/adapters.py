@@ -97,13 +97,17 @@ def _refused(path: Any, library: str) -> OSError:
     return leaks.refused(path, library, f"{library} cannot open a state file by path here")
 
 
+_PATHS = ("filename", "path", "source")
+"""What the functions that are refused call it."""
+
+
 def refusing(library: str, position: int = 0) -> Make:
     """A function that, of a path that it cannot open, would say nothing but "nothing there"."""
 
     def make(real: Callable[..., Any]) -> Any:
         @functools.wraps(real)
         def call(*args: Any, **kwargs: Any) -> Any:
-            for value in (*args[position : position + 1], *kwargs.values()):
+            for value in (*args[position : position + 1], *(kwargs[name] for name in _PATHS if name in kwargs)):
                 if place_of(value) is not None:
                     raise _refused(value, library)
             return real(*args, **kwargs)
@@ -217,6 +221,20 @@ def _drop(file: Any) -> None:
     file.close()
 
 
+def _truncate_to_change(file: Any) -> None:
+    """HDF5 cuts a file to the size that it has whenever it flushes; that is no change, which would be stored."""
+    known = ref(file)
+
+    def truncate(size: Optional[int] = None) -> int:
+        found: Any = known()
+        position = found.tell()
+        end = found.seek(0, 2)
+        found.seek(position)
+        return int(end if size == end else type(found).truncate(found, size))
+
+    file.truncate = truncate
+
+
 _h5_written: Dict[int, ref[Any]] = {}
 """The `h5py.File`s that can write, by id. What the library holds back of them is theirs too."""
 
@@ -253,6 +271,8 @@ def _h5_init(real: Callable[..., Any]) -> Any:
             real(self, name, mode, driver, *args, **kwargs)
             return
         file, mode = _h5_open(name, mode)
+        if mode != "r":
+            _truncate_to_change(file)
         try:
             real(self, name, mode, "fileobj", *args, fileobj=file, **kwargs)
         except BaseException:

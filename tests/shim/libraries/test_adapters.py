@@ -175,6 +175,10 @@ with asya_shim.turn():
         pass
 import os
 assert not os.path.exists(other)
+changed = os.stat(path).st_mtime_ns
+with asya_shim.turn(process_wide=True):
+    assert new["a"][0] == 0
+assert os.stat(path).st_mtime_ns == changed, "stored without a change"
 new["c"] = 1  # at the interpreter's end
 """
     run(proxy, program, tmp_path)
@@ -204,6 +208,8 @@ os.chdir({proxy.mount.path!r})
 from asya_shim.adapters import place_of
 assert place_of("s3://bucket/x") is None
 assert place_of("x") is not None
+import cv2
+cv2.FileStorage({str(tmp_path / "real.xml")!r}, cv2.FILE_STORAGE_WRITE, encoding="utf-8").release()
 """
     run(proxy, program, tmp_path)
 

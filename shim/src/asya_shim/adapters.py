@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
+    from asya_shim.scopes import Scope
+
     Make = Callable[[Any], Any]
 
 
@@ -246,6 +248,16 @@ def _keep(file: Any) -> None:
     _h5_written[key] = ref(file, lambda _: _h5_written.pop(key, None))
     if _write_out not in endings.before_commit:
         endings.before_commit.append(_write_out)
+        endings.before_discard.append(_close_dropped)
+
+
+def _close_dropped(scope: Scope) -> None:
+    """Close what a discarded turn has open, storing nothing: it would write to closed files when it is collected."""
+    for file in [reference() for reference in list(_h5_written.values())]:
+        raw = None if file is None else below(file.__dict__.get("_asya_file"))
+        if file is not None and raw is not None and raw.scope is scope and not scope.cancelled:
+            raw.abandon()
+            file.close()
 
 
 def _write_out() -> None:

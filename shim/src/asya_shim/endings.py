@@ -33,6 +33,8 @@ failures: Dict[str, int] = {"collected": 0, "background": 0, "exit": 0, "forked"
 """How often a change was lost where no call could raise it."""
 before_commit: List[Callable[[], None]] = []
 """What has to write its data out before a scope is committed (databases with an index in memory)."""
+before_discard: List[Callable[[Scope], None]] = []
+"""What has to be closed above the files of a scope before they are dropped (libraries that would write to them)."""
 
 _lost: List[BaseException] = []
 
@@ -61,6 +63,8 @@ def discard_scope(scope: Scope) -> None:
     has to raise ECANCELED.
     """
     errors: List[BaseException] = []
+    for close in before_discard:
+        _attempt(lambda close=close: close(scope), errors)  # type: ignore[misc]
     for file in scope.open_files():
         if file.appends and not file.node.rewritten:
             _attempt(file.node.commit, errors)

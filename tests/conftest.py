@@ -3,8 +3,20 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.golden import Golden
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The same examples each time, however slow the machine; the long campaigns draw anew."""
+    settings.register_profile(
+        "house",
+        deadline=None,
+        derandomize=not config.getoption("--soak"),
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("house")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

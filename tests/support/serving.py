@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -17,8 +18,8 @@ from support.wire_client import WireClient
 
 def loaded(backend: str, environ: Mapping[str, str], **more: str) -> settings.Settings:
     """Settings of one mount: `environ` says where the backend is."""
-    # Short, because a Unix socket's path is.
-    directory = tempfile.mkdtemp(prefix="asya-")
+    # Short, because a Unix socket's path is; `proxy` makes it.
+    directory = Path(tempfile.gettempdir(), f"asya-{secrets.token_hex(4)}")
     return settings.load(
         {
             "STATE_BACKEND": backend,
@@ -36,6 +37,8 @@ def loaded(backend: str, environ: Mapping[str, str], **more: str) -> settings.Se
 @asynccontextmanager
 async def proxy(found: settings.Settings) -> AsyncIterator[tuple[asyncio.Task[int], WireClient]]:
     """A proxy at work, ready or not: its end with the exit status, and a client of its port for health."""
+    sockets = Path(found.mounts[0].socket).parent
+    sockets.mkdir(mode=0o700)
     server, stop = Server(found, listen_on(("127.0.0.1", 0))), asyncio.Event()
     task = asyncio.create_task(server.run(stop))
     async with asyncio.timeout(10):
@@ -48,7 +51,7 @@ async def proxy(found: settings.Settings) -> AsyncIterator[tuple[asyncio.Task[in
         stop.set()
         await task
         await client.close()
-        shutil.rmtree(Path(found.mounts[0].socket).parent)
+        shutil.rmtree(sockets)
 
 
 @asynccontextmanager

@@ -8,25 +8,10 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from support.worlds import Worlds
+from support.worlds import FLAGS, MODES, Worlds
 
 _NAMES = ("a", "b", "d", "d/a", "d/b", "e", "e/a", "d/e", "d/e/a", "a/x", "strange %2F é", "d/ü?#")
 _SPELLINGS = ("{}", "{}", "{}", "{}", "{}", "b:{}", "p:{}", "{}/", "./{}", "d/../{}", "d//{}", "{}/.", "r:{}")
-_MODES = ("r", "w", "x", "a", "r+", "w+", "x+", "a+", "rb", "wb", "xb", "ab", "r+b", "w+b", "x+b", "a+b")
-_FLAGS = (
-    "RDONLY",
-    "WRONLY",
-    "RDWR",
-    "RDWR CREAT",
-    "WRONLY CREAT",
-    "RDWR CREAT EXCL",
-    "WRONLY TRUNC",
-    "RDWR CREAT TRUNC",
-    "WRONLY APPEND",
-    "RDWR CREAT APPEND",
-    "RDONLY DIRECTORY",
-    "RDONLY CREAT",
-)
 
 names = st.sampled_from(_NAMES)
 paths = st.builds(str.format, st.sampled_from(_SPELLINGS), names)
@@ -163,7 +148,7 @@ class Files(RuleBasedStateMachine):
     @rule(
         slot=slots,
         path=paths,
-        mode=st.sampled_from(_MODES),
+        mode=st.sampled_from(MODES),
         buffering=st.sampled_from((-1, -1, -1, 0, 1, 4)),
         newline=st.sampled_from((None, "", "\n", "\r\n")),
     )
@@ -212,7 +197,7 @@ class Files(RuleBasedStateMachine):
 
     # Descriptors
 
-    @rule(slot=slots, path=paths, flags=st.sampled_from(_FLAGS), mode=st.sampled_from((0o666, 0o640, 0o600)))
+    @rule(slot=slots, path=paths, flags=st.sampled_from(FLAGS), mode=st.sampled_from((0o666, 0o640, 0o600)))
     def os_open(self, slot: int, path: str, flags: str, mode: int) -> None:
         said = self.step(["os_open", slot, path, flags, mode])
         if said is not None:
@@ -249,7 +234,7 @@ class Files(RuleBasedStateMachine):
         self.step([operation[0], slot, *operation[1:]])
 
     @precondition(lambda self: self.fds)
-    @rule(data=st.data(), other=slots, mode=st.sampled_from(_MODES), duplicate=st.booleans())
+    @rule(data=st.data(), other=slots, mode=st.sampled_from(MODES), duplicate=st.booleans())
     def pass_on(self, data: st.DataObject, other: int, mode: str, duplicate: bool) -> None:
         """To another descriptor, or to a file object."""
         slot = data.draw(st.sampled_from(sorted(self.fds)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from support.worlds import Operation, Script
+from support.worlds import FLAGS, MODES, Operation, Script
 
 # What there is at "p" before an operation; handles of slot 9 stay open.
 SITUATIONS: dict[str, Script] = {
@@ -31,20 +31,8 @@ SITUATIONS: dict[str, Script] = {
     "flushed below": [["mkdir", "p"], ["open", 9, "p/x", "w"], ["write", 9, "x"], ["flush", 9]],
 }
 
-_MODES = ("r", "w", "x", "a", "r+", "w+", "x+", "a+", "rb", "wb", "xb", "ab", "r+b", "w+b", "x+b", "a+b")
 _FLAGS = (
-    "RDONLY",
-    "WRONLY",
-    "RDWR",
-    "RDWR CREAT",
-    "WRONLY CREAT",
-    "RDWR CREAT EXCL",
-    "WRONLY TRUNC",
-    "RDWR CREAT TRUNC",
-    "WRONLY APPEND",
-    "RDWR CREAT APPEND",
-    "RDONLY DIRECTORY",
-    "RDONLY CREAT",
+    *FLAGS,
     "RDWR TRUNC APPEND CREAT",
     "RDWR CREAT EXCL APPEND",
     "RDONLY NOFOLLOW",
@@ -93,7 +81,7 @@ _USE_DESCRIPTOR: Script = [
 
 # Operations on one name.
 ON_ONE: dict[str, Script] = {
-    **{f"open {mode}": [["open", 0, "P", mode], *_USE] for mode in _MODES},
+    **{f"open {mode}": [["open", 0, "P", mode], *_USE] for mode in MODES},
     **{
         f"open {mode} unbuffered": [["open", 0, "P", mode, 0], *_USE] for mode in ("rb", "wb", "xb", "ab", "r+b", "a+b")
     },

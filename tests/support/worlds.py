@@ -15,6 +15,23 @@ from support.state_proxy import INTERPRETERS, PROGRAMS, Proxy, child_environ
 Operation = Sequence[Any]
 Script = Sequence[Operation]
 
+# Of `open` and, by name, of `os.open`.
+MODES = ("r", "w", "x", "a", "r+", "w+", "x+", "a+", "rb", "wb", "xb", "ab", "r+b", "w+b", "x+b", "a+b")
+FLAGS = (
+    "RDONLY",
+    "WRONLY",
+    "RDWR",
+    "RDWR CREAT",
+    "WRONLY CREAT",
+    "RDWR CREAT EXCL",
+    "WRONLY TRUNC",
+    "RDWR CREAT TRUNC",
+    "WRONLY APPEND",
+    "RDWR CREAT APPEND",
+    "RDONLY DIRECTORY",
+    "RDONLY CREAT",
+)
+
 _serial = itertools.count()
 
 

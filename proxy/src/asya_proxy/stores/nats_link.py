@@ -31,6 +31,7 @@ RETRY_FIRST = 0.05
 RETRY_MOST = 1.0
 PING_EVERY = 5
 """Seconds; a connection that answers two of these not is given up."""
+LOST = "the connection was lost"
 
 _DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]*)\"", re.IGNORECASE)
 _WRONG_CREDENTIALS = ("authorization violation", "authentication", "user credentials", "nkey", "jwt")
@@ -127,6 +128,7 @@ class Link:
             await asyncio.gather(self._rebuild, return_exceptions=True)
         generation, self._current = self._current, None
         if generation is not None:
+            generation.lost = True
             self._fail(generation, "the connection was closed")
             await self._discard(generation.client)
         if self._doomed:
@@ -227,11 +229,12 @@ class Link:
         try:
             await generation.client.publish(subject, data, reply, dict(headers) if headers is not None else None)
         except nats.errors.ConnectionClosedError as error:
-            self._lose(generation, "the connection is closed")
+            self._lose(generation, LOST)
             raise Unavailable(f"NATS at {self._address}: {error}", ambiguous=False) from error
         except nats.errors.Error as error:
             raise Unavailable(f"NATS at {self._address}: {error}", ambiguous=False) from error
         except OSError as error:
+            self._lose(generation, LOST)
             raise Unavailable(f"NATS at {self._address}: {error}") from error
         if task is not None and task.cancelling() > cancelled:
             raise asyncio.CancelledError  # nats-py swallows it while it flushes
@@ -261,10 +264,15 @@ class Link:
             self._note(generation, error)
 
         async def on_closed() -> None:
-            self._lose(generation, "the connection was lost")
+            self._lose(generation, LOST)
 
         async def on_message(message: Msg) -> None:
             self._deliver(generation, message)
+
+        def on_end(task: asyncio.Task[None]) -> None:
+            # A client whose closing fails half way says nothing at all: its tasks' end is the only sign.
+            _observe(task)
+            self._lose(generation, LOST)
 
         try:
             async with asyncio.timeout(self._timeout):
@@ -287,8 +295,8 @@ class Link:
                     raise PermissionDenied(generation.refusal)
             generation.ready = True
             for task in (client._reading_task, client._flusher_task, client._ping_interval_task):
-                if task is not None:  # their failures come by `on_error`; the loop need not report them again
-                    task.add_done_callback(_observe)
+                if task is not None:
+                    task.add_done_callback(on_end)
         except BaseException as error:
             await self._discard(client)
             if isinstance(error, Exception) and not isinstance(error, StoreError):
@@ -403,7 +411,7 @@ class Link:
             error, OSError | nats.errors.StaleConnectionError | nats.errors.ProtocolError
         ):
             # Without reconnecting this is the end of the client, and it may fail to say so by `on_closed`.
-            self._lose(generation, "the connection was lost")
+            self._lose(generation, LOST)
         if denied is None:
             log.debug("the server reports", extra=self._context(self._last_error))
             return

@@ -9,9 +9,9 @@ import errno
 import os
 
 from asya_shim import changes, lookups, scopes
-from asya_shim.files import pending, refuse_below_unsent
 from asya_shim.namespace import fail, status
 from asya_shim.paths import Place
+from asya_shim.scopes import pending, refuse_below_unsent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,12 +10,13 @@ import errno
 import os
 
 from asya_shim import original, paths, scopes
-from asya_shim.files import RawFile, open_raw, pending, refuse_below_unsent
+from asya_shim.handles import RawFile
 from asya_shim.lookups import absent, stat
 from asya_shim.namespace import is_particular, keep_creation_mode
 from asya_shim.nodes import Node
+from asya_shim.opening import open_raw
 from asya_shim.paths import Place
-from asya_shim.scopes import Scope
+from asya_shim.scopes import Scope, pending, refuse_below_unsent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

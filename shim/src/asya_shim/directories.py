@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from asya_shim import namespace, scopes
-from asya_shim.files import pending
 from asya_shim.lookups import Entry, watch
 from asya_shim.paths import Place
+from asya_shim.scopes import pending
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from _thread import allocate_lock
 from _weakref import ref
 
 from asya_shim import scopes
-from asya_shim.files import RawFile
+from asya_shim.handles import RawFile
 from asya_shim.scopes import Scope
 
 TYPE_CHECKING = False

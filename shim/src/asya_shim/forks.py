@@ -13,7 +13,7 @@ from asya_shim import endings, paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asya_shim.files import RawFile
+    from asya_shim.handles import RawFile
 
 _installed = False
 active = False
@@ -37,7 +37,7 @@ def uninstall() -> None:
 def _in_child() -> None:
     if not active or not paths.mounts:
         return
-    from asya_shim.files import RawFile
+    from asya_shim.handles import RawFile
 
     endings.forget_parent()
     for reference in list(RawFile.all_writers.values()):

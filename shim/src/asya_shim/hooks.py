@@ -14,8 +14,9 @@ import posix
 from types import MethodType
 
 from asya_shim import attributes, descriptors, directories, namespace, original, paths
-from asya_shim.files import dress, open_state, parse_mode
+from asya_shim.layers import dress
 from asya_shim.lookups import watch
+from asya_shim.opening import open_state, parse_mode
 from asya_shim.paths import Place, known, locate
 
 TYPE_CHECKING = False

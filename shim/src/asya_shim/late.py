@@ -8,36 +8,36 @@ from asya_shim import strict, wrappers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, List, Set, Tuple
+    from typing import Any, Callable, Dict, List, Set, Tuple
 
 ROWS: List[Tuple[str, str, Callable[[Any], Any]]] = [*strict.ROWS, *wrappers.ROWS]
 
-ADAPTED: Tuple[str, ...] = (
-    "cv2",
-    "h5py._hl.base",
-    "h5py._hl.files",
-    "polars.dataframe.frame",
-    "polars.io.avro",
-    "polars.io.csv.functions",
-    "polars.io.ipc.functions",
-    "polars.io.json.read",
-    "polars.io.lines",
-    "polars.io.ndjson",
-    "polars.io.parquet.functions",
-    "polars.lazyframe.frame",
-    "pyarrow",
-    "pyarrow.csv",
-    "pyarrow.dataset",
-    "pyarrow.feather",
-    "pyarrow.fs",
-    "pyarrow.json",
-    "pyarrow.orc",
-    "pyarrow.parquet.core",
-    "safetensors._safetensors_rust",
-    "scipy.io._fast_matrix_market",
-    "zarr.storage._local",
-)
-"""Modules of other people's with rows in `adapters`, which is not imported before one of these is."""
+ADAPTED: Dict[str, str] = {
+    "cv2": "opencv",
+    "h5py._hl.base": "hdf5",
+    "h5py._hl.files": "hdf5",
+    "polars.dataframe.frame": "polars",
+    "polars.io.avro": "polars",
+    "polars.io.csv.functions": "polars",
+    "polars.io.ipc.functions": "polars",
+    "polars.io.json.read": "polars",
+    "polars.io.lines": "polars",
+    "polars.io.ndjson": "polars",
+    "polars.io.parquet.functions": "polars",
+    "polars.lazyframe.frame": "polars",
+    "pyarrow": "arrow",
+    "pyarrow.csv": "arrow",
+    "pyarrow.dataset": "arrow",
+    "pyarrow.feather": "arrow",
+    "pyarrow.fs": "arrow",
+    "pyarrow.json": "arrow",
+    "pyarrow.orc": "arrow",
+    "pyarrow.parquet.core": "arrow",
+    "safetensors._safetensors_rust": "safetensors",
+    "scipy.io._fast_matrix_market": "scipy",
+    "zarr.storage._local": "zarr",
+}
+"""Modules of other people's, and the room of `adapters` with their rows, not imported before one of them is."""
 
 
 class Finder:

@@ -13,10 +13,10 @@ import time
 
 from asya_shim import changes, lookups, original, scopes
 from asya_shim.caches import lru_cache
-from asya_shim.files import open_raw, pending, refuse_below_unsent
 from asya_shim.nodes import Node
+from asya_shim.opening import open_raw
 from asya_shim.paths import Place
-from asya_shim.scopes import Scope
+from asya_shim.scopes import Scope, pending, refuse_below_unsent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

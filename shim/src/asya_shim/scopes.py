@@ -8,11 +8,13 @@ other only what is committed, as two pods would.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from _contextvars import ContextVar
 from _thread import _local
 
 from asya_shim import paths
+from asya_shim.paths import Place
 from asya_shim.tokens import Imported, Ledger, ProcessLedger
 
 TYPE_CHECKING = False
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     import weakref
     from typing import Any, Dict, List, Optional, Set
 
-    from asya_shim.files import RawFile
+    from asya_shim.handles import RawFile
     from asya_shim.nodes import Node
     from asya_shim.paths import FileId
 
@@ -121,6 +123,29 @@ def _of(owner: Any) -> Scope:
     if scope is None:
         scope = _owned[owner] = Scope(ProcessLedger(imported))
     return scope
+
+
+def pending(scope: Scope, place: Place) -> Optional[Node]:
+    """The node whose unsent changes calls of this scope must see, if there is one."""
+    node = scope.nodes.get(place.id)
+    if node is not None and node.pending:
+        return node
+    for touched in scope.touched:
+        if touched.place.id == place.id and touched.pending:
+            return touched
+    return None
+
+
+def refuse_below_unsent(scope: Scope, place: Place) -> None:
+    """Raise NotADirectoryError where a parent of `place` is a file that only this scope knows of."""
+    if not scope.nodes and not scope.touched:
+        return
+    end = place.key.find(b"/")
+    while end > 0:
+        node = pending(scope, Place(place.mount, place.key[:end], place.shown))
+        if node is not None:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), place.shown)
+        end = place.key.find(b"/", end + 1)
 
 
 class Carried:

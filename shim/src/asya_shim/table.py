@@ -94,9 +94,10 @@ def _loaded(name: str) -> None:
 def _adapt(name: str, replaced: Dict[int, Tuple[Any, Any]]) -> None:
     """Apply the rows of a library's module. A release of it that is built otherwise is left as it is: the guard
     refuses what would have been adapted."""
-    from asya_shim import adapters
+    from importlib import import_module
 
-    for attribute, make in adapters.ROWS.get(name, ()):
+    room = import_module(f"asya_shim.adapters.{late.ADAPTED[name]}")
+    for attribute, make in room.ROWS[name]:
         try:
             _apply(sys.modules[name], Row(name, attribute, make), replaced)
         except (AttributeError, TypeError):

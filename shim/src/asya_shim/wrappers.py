@@ -7,7 +7,9 @@ import io
 from _weakref import ref
 
 from asya_shim import scopes
-from asya_shim.files import RawFile, TextIOWrapper, below, is_failure, open_state, parse_mode
+from asya_shim.handles import RawFile, is_failure
+from asya_shim.layers import TextIOWrapper, below
+from asya_shim.opening import open_state, parse_mode
 from asya_shim.paths import locate
 
 TYPE_CHECKING = False

@@ -1,12 +1,13 @@
 """What adapters keep of the shim's promises: blocks that raise store nothing, and an outage is never an answer."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asya_shim import adapters
+from asya_shim import late
 from support.state_proxy import ROOT, Proxy
 
 PYTHON = str(ROOT / ".venv-adapted" / "bin" / "python")
@@ -205,7 +206,7 @@ def test_a_url_is_no_path_below_the_working_directory(proxy: Proxy, tmp_path: Pa
     program = f"""
 import os
 os.chdir({proxy.mount.path!r})
-from asya_shim.adapters import place_of
+from asya_shim.adapters.by_path import place_of
 assert place_of("s3://bucket/x") is None
 assert place_of("x") is not None
 import cv2
@@ -218,7 +219,16 @@ class Name(str):
     """A path, or something with attributes."""
 
 
-@pytest.mark.parametrize("row", [row for rows in adapters.ROWS.values() for row in rows], ids=lambda row: row[0])
+ROOMS = {room: import_module(f"asya_shim.adapters.{room}").ROWS for room in late.ADAPTED.values()}
+
+
+def test_each_room_of_adapters_waits_for_the_modules_it_has_rows_for() -> None:
+    assert {name: room for room, rows in ROOMS.items() for name in rows} == late.ADAPTED
+
+
+@pytest.mark.parametrize(
+    "row", [row for name, room in late.ADAPTED.items() for row in ROOMS[room][name]], ids=lambda row: row[0]
+)
 def test_arguments_of_later_releases_are_passed_on(row: tuple[str, Callable[..., Any]]) -> None:
     def real(*args: object, **kwargs: object) -> object:
         return args, kwargs

@@ -30,7 +30,7 @@ class StateFile(PythonFile):  # type: ignore[misc]
     def over(cls, file: Any) -> StateFile:
         """One over an open file."""
         made = cls(file)
-        made.fileobj = file  # by which `files.below` finds it
+        made.fileobj = file  # by which `layers.below` finds it
         return made
 
     __exit__ = abandoning_exit(PythonFile.__exit__)

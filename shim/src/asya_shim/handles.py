@@ -1,8 +1,6 @@
-"""What `open()` returns for a state file: real `io` objects over a node.
+"""One open file without buffers: a position on a node, what it may do, and what its end stores or drops.
 
-`RawFile` is the bottom; above it stand the buffers and the text layer of the standard library,
-subclassed for two things only: leaving a `with` block by an exception abandons the file instead of
-storing half of it, and a file collected without `close()` is stored all the same, its failure kept.
+What a file description is to a kernel, as an `io` object. The buffers and the text above it are `layers`.
 """
 
 from __future__ import annotations
@@ -13,24 +11,28 @@ import os
 import sys
 from _operator import attrgetter
 from _weakref import ref
-from itertools import permutations
 
-from asya_shim import changes, lookups, original, scopes
+from asya_shim import original, scopes
 from asya_shim.content import MemFd
 from asya_shim.errors import StateConflictError
-from asya_shim.nodes import Node, held
-from asya_shim.paths import Place
-from asya_shim.scopes import Scope
+from asya_shim.nodes import Node
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import weakref
     from types import TracebackType
-    from typing import Any, Callable, ClassVar, Dict, Optional, Tuple, Type, TypeVar
+    from typing import Any, Callable, ClassVar, Dict, Optional, Type, TypeVar
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
     _T = TypeVar("_T")
+
+RAW_MODES = {
+    (letter, plus): {"r": "rb", "w": "rb" if plus else "wb", "x": "xb", "a": "ab"}[letter] + ("+" if plus else "")
+    for letter in "rwxa"
+    for plus in (False, True)
+}
+"""`FileIO.mode` by letter and plus."""
 
 
 class RawFile(io.RawIOBase):
@@ -138,7 +140,7 @@ class RawFile(io.RawIOBase):
 
     def __repr__(self) -> str:
         state = "[closed]" if self._closed else f"name={self.name!r} mode={self.mode!r} closefd=True"
-        return f"<asya_shim.files.RawFile {state}>"
+        return f"<asya_shim.handles.RawFile {state}>"
 
     def _check(self) -> None:
         if self._closed:
@@ -332,7 +334,7 @@ class RawFile(io.RawIOBase):
         self._narrowed = self.writes and not writes
         self._reads = plus or letter == "r"
         self._writes = writes
-        self.mode = _RAW_MODES[letter, plus]
+        self.mode = RAW_MODES[letter, plus]
         if letter == "a":
             original.lseek(self._fd, 0, 2)
 
@@ -434,344 +436,3 @@ def leave(outer: Any, raw: RawFile, error: Optional[BaseException]) -> None:
 def is_failure(error: BaseException) -> bool:
     """Whether a block that ends with `error` has failed."""
     return not (isinstance(error, SystemExit) and error.code in (None, 0))
-
-
-def collect(outer: Any) -> None:
-    """Close a buffer or text layer that was collected while open; a failure is kept for the end of its scope."""
-    try:
-        if outer.closed:
-            return
-    except ValueError:
-        return  # never finished its construction, or detached
-    raw = _raw(outer)
-    if raw is None:
-        return
-    try:
-        outer.close()
-    except Exception as error:
-        from asya_shim.endings import lose
-
-        lose(raw.scope, error)
-
-
-def _raw(file: Any) -> Optional[RawFile]:
-    """The bottom of a stack of `io` objects; None where it is not ours any more."""
-    try:
-        below = getattr(file, "buffer", None)
-        below = getattr(below if below is not None else file, "raw", below)
-    except ValueError:
-        return None
-    return below if isinstance(below, RawFile) else None
-
-
-_BELOW = ("buffer", "raw", "fileobj", "myfileobj", "_fp", "fp")
-
-
-def below(file: Any) -> Optional[RawFile]:
-    """The state file that a stack of `io` objects, compressors or archives stands on, if it stands on one."""
-    for _ in range(8):
-        if isinstance(file, RawFile):
-            return file
-        for name in _BELOW:
-            try:
-                lower = getattr(file, name, None)
-            except Exception:
-                lower = None  # detached, or somebody's property that fails
-            if lower is not None:
-                file = lower
-                break
-        else:
-            return None
-    return None
-
-
-class BufferedWriter(io.BufferedWriter):
-    """`io.BufferedWriter` over a state file."""
-
-    def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> None:
-        if error is None:
-            self.close()
-        else:
-            _leave(self, error)
-
-    def __del__(self) -> None:
-        collect(self)
-
-
-class BufferedRandom(io.BufferedRandom):
-    """`io.BufferedRandom` over a state file."""
-
-    def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> None:
-        if error is None:
-            self.close()
-        else:
-            _leave(self, error)
-
-    def __del__(self) -> None:
-        collect(self)
-
-
-class TextIOWrapper(io.TextIOWrapper):
-    """`io.TextIOWrapper` over a state file."""
-
-    mode: str
-
-    def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> None:
-        if error is None:
-            self.close()
-        else:
-            _leave(self, error)
-
-    def __del__(self) -> None:
-        collect(self)
-
-
-def _leave(outer: Any, error: BaseException) -> None:
-    raw = below(outer)
-    if raw is None:
-        outer.close()
-    else:
-        leave(outer, raw, error)
-
-
-_NEWLINES = (None, "", "\n", "\r", "\r\n")
-_PARSED = {
-    "".join(order): (letter, bool(plus), kind == "b")
-    for letter in "rwxa"
-    for plus in ("", "+")
-    for kind in ("", "b", "t")
-    for order in permutations(letter + plus + kind)
-}
-
-
-def parse_mode(mode: Any) -> Optional[Tuple[str, bool, bool]]:
-    """`(r|w|x|a, +, b)`, or None where `open` would refuse it."""
-    try:
-        return _PARSED.get(mode)
-    except TypeError:
-        return None
-
-
-# As `FileIO.mode` has it.
-_RAW_MODES = {
-    (letter, plus): {"r": "rb", "w": "rb" if plus else "wb", "x": "xb", "a": "ab"}[letter] + ("+" if plus else "")
-    for letter in "rwxa"
-    for plus in (False, True)
-}
-
-
-def open_state(
-    place: Place,
-    mode: Any = "r",
-    buffering: int = -1,
-    encoding: Optional[str] = None,
-    errors: Optional[str] = None,
-    newline: Optional[str] = None,
-    closefd: bool = True,
-) -> Any:
-    """What `open(path, ...)` does, for a path below a mount. `place.shown` is what it was given."""
-    parsed = _PARSED.get(mode) if type(mode) is str else parse_mode(mode)
-    if parsed is not None and parsed[2] and buffering == -1 and encoding is errors is newline is None and closefd:
-        return dress_bytes(open_raw(place, parsed[0], parsed[1]), parsed)
-    textual = encoding is not None or errors is not None or newline is not None
-    if (
-        parsed is None
-        or (textual and (parsed[2] or newline not in _NEWLINES))
-        or not closefd
-        or type(buffering) is not int
-        or buffering == 0
-    ):
-        # Raises exactly what it should, for every wrong combination; succeeds for unbuffered binary.
-        probed = mode.replace("x", "w") if parsed is not None else mode
-        original.open_file(os.devnull, probed, buffering, encoding, errors, newline, closefd).close()
-        if parsed is None:
-            parsed = ("r", False, "b" in mode)  # "U" before Python 3.11
-    raw = open_raw(place, parsed[0], parsed[1])
-    return dress(raw, parsed, mode, buffering, encoding, errors, newline)
-
-
-def dress_bytes(raw: RawFile, parsed: Tuple[str, bool, bool], size: int = io.DEFAULT_BUFFER_SIZE) -> Any:
-    """A buffer over `raw`, as `open` puts it there for a binary mode."""
-    buffer: Any
-    try:
-        if parsed[1]:
-            buffer = BufferedRandom(raw, size)
-        elif parsed[0] == "r":
-            buffer = io.BufferedReader(raw, size)
-        else:
-            buffer = BufferedWriter(raw, size)
-    except BaseException:
-        raw.abandon()
-        raw.close()
-        raise
-    raw._outer = ref(buffer)
-    return buffer
-
-
-def dress(
-    raw: RawFile,
-    parsed: Tuple[str, bool, bool],
-    mode: str,
-    buffering: int,
-    encoding: Optional[str],
-    errors: Optional[str],
-    newline: Optional[str],
-) -> Any:
-    """Buffer and text layer over `raw`, as `open` stacks them."""
-    letter, plus, binary = parsed
-    if buffering == 0:
-        return raw
-    try:
-        if binary and buffering == 1:
-            import warnings
-
-            warnings.warn(
-                "line buffering (buffering=1) isn't supported in binary mode, the default buffer size will be used",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        size = buffering if buffering > 1 else io.DEFAULT_BUFFER_SIZE
-        buffer = dress_bytes(raw, parsed, size)
-        if binary:
-            return buffer
-        # What only reads has nothing to abandon.
-        layer = io.TextIOWrapper if letter == "r" and not plus else TextIOWrapper
-        text: Any = raw.without_descriptor(layer, buffer, encoding, errors, newline, buffering == 1)
-    except BaseException:
-        raw.abandon()
-        raw.close()
-        raise
-    text.mode = mode
-    raw.set_outer(text)
-    return text
-
-
-def open_raw(
-    place: Place, letter: str, plus: bool, scope: Optional[Scope] = None, reads: Optional[bool] = None
-) -> RawFile:
-    """Open the file itself; `letter` is one of r, w, x, a. `reads` False makes a write-only handle of any.
-
-    Raises:
-        FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError: as on a disk.
-        StateConflictError, StateUnavailableError: see `changes.condition`.
-    """
-    scope = scope or scopes.current()
-    if not place.key or place.directory:
-        _refuse_directory(scope, place, letter)
-    if scope.nodes or scope.touched:
-        refuse_below_unsent(scope, place)
-    mode = _RAW_MODES[letter, plus]
-    if letter == "r":
-        return RawFile(_for_reading(scope, place), place.shown, mode, reads is not False, plus)
-    if letter == "a":
-        return RawFile(_for_appending(scope, place), place.shown, mode, plus, True, appends=True)
-    if letter == "x":
-        node = _create(scope, place)
-        return RawFile(node, place.shown, mode, plus, True, creates=True)
-    changes.condition(scope, place)
-    if place.id in scope.directories:
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), place.shown)
-    shared = _shared(scope, place)
-    if shared is None:
-        shared = Node(scope, place, bytearray())
-        shared.rewritten = True
-    else:
-        shared.truncate(0)
-    return RawFile(shared, place.shown, mode, plus, True)
-
-
-def _refuse_directory(scope: Scope, place: Place, letter: str) -> None:
-    """A name that can only be a directory is never opened as a file."""
-    number = errno.EISDIR
-    if place.key:
-        refuse_below_unsent(scope, place)
-        info = lookups.stat(scope, place)
-        if letter != "r" and os.fsencode(place.shown).endswith(b"/"):
-            pass  # the kernel refuses to create it, whatever is there
-        elif pending(scope, place) is not None or (info is not None and info.is_file):
-            number = errno.ENOTDIR
-        elif info is None and place.id not in scope.directories:
-            number = errno.ENOENT
-        elif letter == "x":
-            number = errno.EEXIST
-    raise OSError(number, os.strerror(number), place.shown)
-
-
-def pending(scope: Scope, place: Place) -> Optional[Node]:
-    """The node whose unsent changes calls of this scope must see, if there is one."""
-    node = scope.nodes.get(place.id)
-    if node is not None and node.pending:
-        return node
-    for touched in scope.touched:
-        if touched.place.id == place.id and touched.pending:
-            return touched
-    return None
-
-
-def refuse_below_unsent(scope: Scope, place: Place) -> None:
-    """Raise NotADirectoryError where a parent of `place` is a file that only this scope knows of."""
-    if not scope.nodes and not scope.touched:
-        return
-    end = place.key.find(b"/")
-    while end > 0:
-        node = pending(scope, Place(place.mount, place.key[:end], place.shown))
-        if node is not None:
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), place.shown)
-        end = place.key.find(b"/", end + 1)
-
-
-def _shared(scope: Scope, place: Place) -> Optional[Node]:
-    node = scope.nodes.get(place.id)
-    if node is not None and node.dead is None and not node.disowned:
-        return node
-    return None
-
-
-def _for_reading(scope: Scope, place: Place) -> Node:
-    node = pending(scope, place) if scope.nodes or scope.touched else None
-    if node is not None:
-        return node
-    found = lookups.read(scope, place)
-    node = _shared(scope, place)
-    data, size = found.data, found.size
-    content = data if len(data) == size else held(place, data, found.version, size)
-    if node is not None and node.version == found.version:
-        if node.content is None:
-            node.content = content
-        return node
-    node = Node(scope, place, content)
-    node.version = found.version
-    node.stored_size = found.size
-    node.mtime_ns = found.mtime_ns
-    return node
-
-
-def _for_appending(scope: Scope, place: Place) -> Node:
-    node = pending(scope, place)
-    if node is not None:
-        return node
-    info = lookups.peek(scope, place)
-    if (info is not None and not info.is_file) or (info is None and place.id in scope.directories):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), place.shown)
-    node = scope.nodes.get(place.id)
-    if node is not None and info is not None and node.version == info.version and node.content is not None:
-        return node
-    node = Node(scope, place, None)
-    node.missing = info is None
-    if info is not None:
-        node.version = info.version
-        node.stored_size = info.size
-        node.mtime_ns = info.mtime_ns
-    return node
-
-
-def _create(scope: Scope, place: Place) -> Node:
-    if pending(scope, place) is not None or place.id in scope.directories:
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), place.shown)
-    try:
-        version = changes.create(scope, place)
-    except IsADirectoryError:
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), place.shown) from None
-    node = Node(scope, place, b"")
-    node.version = version
-    return node

@@ -9,6 +9,7 @@ import gc
 import gzip
 import io
 import logging
+import logging.handlers
 import lzma
 import os
 import tarfile
@@ -206,6 +207,32 @@ class TestEndOfTurn:
                     t.commit()
             assert (state.get("log") or b"").count(b"\n") == n + 1
         handler.close()
+
+    @pytest.mark.parametrize("opened_in", ["no turn", "an earlier turn"])
+    def test_a_process_wide_log_is_rotated_by_a_turn(self, opened_in: str, state: State) -> None:
+        os.makedirs(state.path("logs"))
+        logger = logging.Logger("rotated")
+        with turn() if opened_in == "an earlier turn" else contextlib.nullcontext():
+            handler = logging.handlers.RotatingFileHandler(state.path("logs/log"), maxBytes=11, backupCount=3)
+            logger.addHandler(handler)
+            logger.info("first")
+        with turn():
+            for word in ("2nd", "third", "fourth", "fifth"):
+                logger.info(word)
+        handler.close()
+        names = ("log.3", "log.2", "log.1", "log")
+        assert [state.get(f"logs/{name}") for name in names] == [b"first\n2nd\n", b"third\n", b"fourth\n", b"fifth\n"]
+
+    def test_what_a_turn_writes_to_a_file_of_an_earlier_one_is_its_own_write(self, state: State) -> None:
+        with turn():
+            f = open(state.path("f"), "w")
+            f.write("one")
+        with turn():
+            assert open(state.path("f")).read() == "one"
+            f.write(" two")
+            f.close()
+            os.remove(state.path("f"))
+        assert state.get("f") is None
 
     def test_a_process_wide_shelf_is_stored_at_each_turn_s_end(self, state: State) -> None:
         import shelve

@@ -84,12 +84,16 @@ def _change(scope: Scope, place: Place, when: Condition, call: Callable[..., Any
     return result
 
 
-def _note_stored(scope: Scope) -> None:
+def _note_stored(scope: Scope) -> Optional[Scope]:
+    """The turn that has made the change by a file of another scope: its token moves along. None: no other's file."""
     scope.stored = True
-    if scopes.current_turn.get() is not scope:
-        turn = scopes.writer(uncancelled=True)
-        if turn is not None:
-            turn.stored = True
+    if scopes.current_turn.get() is scope:
+        return None
+    turn = scopes.writer(uncancelled=True)
+    if turn is None or turn is scope:
+        return None
+    turn.stored = True
+    return turn
 
 
 def _failed(scope: Scope, place: Place, when: Condition, error: OSError) -> NoReturn:
@@ -113,8 +117,10 @@ def write(scope: Scope, place: Place, data: Union[bytes, bytearray], when: Condi
         version = place.remote.write(place.key, data, if_version=when[0], if_absent=when[1])
     except OSError as error:
         _failed(scope, place, when, error)
-    _note_stored(scope)
+    turn = _note_stored(scope)
     scope.ledger.wrote(place.id, version)
+    if turn is not None:
+        turn.ledger.appended(place.id, version, when[0])
     return version
 
 
@@ -129,8 +135,11 @@ def append(scope: Scope, place: Place, data: bytes) -> Tuple[str, Optional[str]]
     """Add at the end, creating the file if need be; `(version, version added to)`. Never conflicts."""
     version: str
     base: Optional[str]
-    version, base = _change(scope, place, UNCONDITIONAL, place.remote.append, place.key, data)
+    version, base = attempt(scope, place, UNCONDITIONAL, place.remote.append, place.key, data)
+    turn = _note_stored(scope)
     scope.ledger.appended(place.id, version, base)
+    if turn is not None:
+        turn.ledger.appended(place.id, version, base)
     return version, base
 
 

@@ -50,7 +50,12 @@ REQUESTS = {
     ("DIRECTORY", "HEAD"): ("/keys/{key}/", "200 where there is such a directory"),
     ("DIRECTORY", "PUT"): ("/keys/{key}/", "Make an empty directory: 204"),
     ("DIRECTORY", "DELETE"): ("/keys/{key}/", "Remove an empty directory: 204"),
-    ("DIRECTORY", "POST"): ("/keys/{key}/?rename_to={key}/", "Rename a directory: 204"),
+    ("DIRECTORY", "POST"): (
+        "/keys/{key}/?rename_to={key}/",
+        'Rename a directory: 204. With a body `{"known": {NAME: VERSION}}`, of files by their names from there '
+        '(null: any version): 200 and `{"moved": {NAME: NEW VERSION}}` of those that were moved at exactly that '
+        "version. Who gets no such answer knows nothing of what was moved",
+    ),
     ("TOP", "GET"): (
         "/keys/?prefix=&delimiter=&limit=&after=&detail=",
         "A listing in JSON: `keys`, `prefixes`, `truncated`, `exists`, `next`. An empty delimiter is recursive; "

@@ -10,12 +10,23 @@ import pytest
 
 from asya_proxy.consistency import Consistency, Wish
 from asya_proxy.deadlines import Deadlines
-from asya_proxy.errors import Unavailable
+from asya_proxy.errors import Conflict, KeyNotFound, Unavailable
 from asya_proxy.metrics import MountMetrics
 from asya_proxy.service import Service
-from asya_proxy.stores.base import ANY, Body, Change, Page, Reading, Stat
+from asya_proxy.settlement import is_superseded
+from asya_proxy.stores.base import ABSENT, ANY, Body, Change, Page, Precondition, Reading, Stat, match
 from support.history_store import HistoryStore
 from support.wire_client import WireClient
+
+
+class CopyingStore(HistoryStore):
+    """One that copies by itself."""
+
+    async def copy(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
+        if source not in self.objects:
+            raise KeyNotFound("absent")
+        self._check(source, when_source)
+        return await self.put(target, Body(self.objects[source][0]), change)
 
 
 @pytest.fixture
@@ -121,6 +132,92 @@ async def test_a_directory_moves_beside_writers_of_its_files(cas: bool) -> None:
     service = Service(Consistency(store, MountMetrics("m"), Deadlines(), cas=cas))
     await service.rename(b"old/", b"new/", Wish(secrets.token_urlsafe(16)), ANY)
     assert {key: data for key, (data, _) in store.objects.items()} == {b"new/a": b"newer", b"new/c": b"old/c"}
+
+
+def write() -> Change:
+    return Change(secrets.token_urlsafe(16))
+
+
+def cas_service(store: HistoryStore) -> Service:
+    return Service(Consistency(store, MountMetrics("m"), Deadlines(tick=0.005), cas=True, request_timeout=0.05))
+
+
+async def filled(store: HistoryStore, *names: bytes) -> dict[bytes, str | None]:
+    """The versions of files below `old/`, as somebody knows them who has read them."""
+    return {name: (await store.put(b"old/" + name, Body(name), write())).version for name in names}
+
+
+@pytest.mark.parametrize("traits", [{}, {"copy": True}])
+async def test_a_moved_directory_tells_which_files_went_as_they_were_known(traits: dict[str, bool]) -> None:
+    store = CopyingStore(**traits)
+    known = await filled(store, b"a", b"sub/b", b"c", b"any")
+    known |= {b"any": None, b"no": None, b"gone": "v0"}
+    await store.put(b"old/c", Body(b"newer"), write())
+    versions = await cas_service(store).rename(b"old/", b"new/", Wish(secrets.token_urlsafe(16)), ANY, known)
+    assert versions == {name: store.objects[b"new/" + name][1].version for name in (b"a", b"sub/b", b"any")}
+    assert store.objects[b"new/c"][0] == b"newer"
+
+
+@pytest.mark.parametrize("copy", [False, True])
+@pytest.mark.parametrize("steps", range(1, 8))
+async def test_a_move_that_was_interrupted_still_tells_them(copy: bool, steps: int) -> None:
+    store = CopyingStore(copy=copy)
+    known = await filled(store, b"a", b"b", b"c")
+    wish = Wish(secrets.token_urlsafe(16))
+    store.script.extend([None] * steps + [Unavailable("down", ambiguous=False)] * 200)
+    with pytest.raises(Unavailable):
+        await cas_service(store).rename(b"old/", b"new/", wish, ANY, known)
+    store.script.clear()
+    landed = store.objects.get(b"new/a")
+    if landed is not None:
+        # Whoever writes the new name in between has written what the mover does not know.
+        await store.put(b"new/a", Body(b"newer"), Change("another", match(landed[1].version), landed[1].history))
+    versions = await cas_service(store).rename(b"old/", b"new/", wish, ANY, known)
+    assert not isinstance(versions, Stat)
+    assert is_superseded(versions[b"a"]) == (landed is not None)
+    assert {name: versions[name] for name in (b"b", b"c")} == {
+        name: store.objects[b"new/" + name][1].version for name in (b"b", b"c")
+    }
+    assert not [key for key in store.objects if key.startswith(b"old/")]
+    assert store.objects[b"new/a"][0] == (b"a" if landed is None else b"newer")
+
+
+class TakenStore(HistoryStore):
+    """Between a listing of `old/` and what follows, somebody creates a file of the new directory."""
+
+    async def list(self, prefix: bytes, *, delimiter: bool = False, after: bytes = b"", limit: int = 1000) -> Page:
+        page = await super().list(prefix, delimiter=delimiter, after=after, limit=limit)
+        if prefix == b"old/" and len(page.entries) == 3:
+            await self.put(b"new/b", Body(b"another's"), write())
+        return page
+
+
+async def test_a_move_writes_over_nothing_that_others_have_created_meanwhile() -> None:
+    store = TakenStore()
+    known = await filled(store, b"a", b"b", b"c")
+    with pytest.raises(Conflict, match=r"1 of its files stay where they were.*'b'"):
+        await cas_service(store).rename(b"old/", b"new/", Wish(secrets.token_urlsafe(16)), ANY, known)
+    assert {key: data for key, (data, _) in store.objects.items()} == {
+        b"new/a": b"a",
+        b"new/b": b"another's",
+        b"new/c": b"c",
+        b"old/b": b"b",
+    }
+
+
+async def test_a_rename_repeated_after_its_source_was_written_anew_is_done(store: HistoryStore) -> None:
+    """The copy had landed and the proxy died; what was written since under the old name is another file."""
+    known = await filled(store, b"a")
+    wish = Wish(secrets.token_urlsafe(16), ABSENT)
+    source = match(str(known[b"a"]))
+    store.script.extend([None] + [Unavailable("down", ambiguous=False)] * 200)
+    with pytest.raises(Unavailable):
+        await cas_service(store).rename(b"old/a", b"new", wish, source)
+    store.script.clear()
+    await store.put(b"old/a", Body(b"newer"), write())
+    stat = await cas_service(store).rename(b"old/a", b"new", wish, source)
+    assert stat == store.objects[b"new"][1]
+    assert {key: data for key, (data, _) in store.objects.items()} == {b"new": b"a", b"old/a": b"newer"}
 
 
 class HangingStore(HistoryStore):

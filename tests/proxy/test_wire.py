@@ -244,6 +244,35 @@ async def test_renaming_directories(lww: WireClient) -> None:
     assert (await lww.head("empty/sub")).headers["x-is-file"] == "false"
 
 
+async def test_renaming_a_directory_tells_what_became_of_the_files_that_are_known(cas: WireClient) -> None:
+    known: dict[str, str | None] = {"gone": "x", "any": None}
+    for name in ("a%20b", "changed", "any", "other"):
+        known.setdefault(name, (await cas.put(f"old/{name}", b"1", if_none_match="*")).etag.strip('"'))
+    await cas.put("old/changed", b"2", if_match=f'"{known["changed"]}"')
+    del known["other"]
+    body = json.dumps({"known": known}).encode()
+    moved = await cas.ask("POST", "/keys/old/?rename_to=new/", body)
+    assert moved.status == 200
+    etags = {name: (await cas.get(f"new/{name}")).etag.strip('"') for name in ("a%20b", "any")}
+    assert moved.json == {"moved": etags}
+
+
+@pytest.mark.parametrize("body", ["known", "{}", '{"known": []}', '{"known": {"a": 1}}', '{"known": {"a": ""}}'])
+async def test_what_is_known_has_a_form(cas: WireClient, body: str) -> None:
+    await cas.put("old/a", b"1", if_none_match="*")
+    assert (await cas.ask("POST", "/keys/old/?rename_to=new/", body.encode())).error == "bad_request"
+    assert (await cas.get("old/a")).status == 200
+
+
+@pytest.mark.parametrize(("method", "target"), [("POST", "/keys/old/?rename_to=new/"), ("PUT", "/meta/old/a?attr=b")])
+async def test_a_body_that_is_no_content_fits_into_memory(lww: WireClient, method: str, target: str) -> None:
+    """What is too large to be held is refused before it has come."""
+    await lww.put("old/a")
+    head = f"{method} {target} HTTP/1.1\r\nHost: t\r\nContent-Length: {1 << 40}\r\nIdempotency-Key: {'x' * 16}\r\n\r\n"
+    await lww.send(head.encode() + b" ")
+    assert (await lww.reply()).error == "too_large"
+
+
 async def test_listing_one_level_and_all(lww: WireClient) -> None:
     for name in ("a", "d/b", "d/e/c", "z"):
         await lww.put(name, name.encode())

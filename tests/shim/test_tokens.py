@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -544,6 +545,68 @@ class TestRenamedDirectories:
             b"2",
             b"2",
         ]
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_what_another_writes_while_they_are_renamed_is_not_taken_for_known(
+        self, cas: State, monkeypatch: pytest.MonkeyPatch, when: str
+    ) -> None:
+        """Just before the rename is done, or just after it: in between nobody but the proxy can tell."""
+        request = cas.remote._client.request
+
+        def beside(head: bytes, *args: Any, **kwargs: Any) -> Any:
+            renames = head.startswith(b"POST ")
+            if renames and when == "before":
+                cas.put("d/f", b"another's")
+            response = request(head, *args, **kwargs)
+            if renames and when == "after":
+                cas.put("e/f", b"another's")
+            return response
+
+        monkeypatch.setattr(cas.remote._client, "request", beside)
+        cas.put("d/f", b"1")
+        with Turn():
+            read(cas.path("d/f"))
+            os.rename(cas.path("d"), cas.path("e"))
+            with pytest.raises(StateConflictError):
+                write(cas.path("e/f"), "mine")
+            assert read(cas.path("e/f")) == "another's"
+            write(cas.path("e/f"), "mine")
+        assert cas.get("e/f") == b"mine"
+
+    def test_what_they_put_where_nothing_was_is_no_conflict(self, cas: State) -> None:
+        for name in ("d/f", "e/f"):
+            cas.put(name, b"1")
+        with Turn():
+            os.unlink(cas.path("e/f"))
+            assert not os.path.exists(cas.path("e/g"))
+            os.rename(cas.path("d"), cas.path("e"))
+            write(cas.path("e/f"), "mine")
+            cas.put("e/g", b"another's")
+            with pytest.raises(StateConflictError):
+                write(cas.path("e/g"), "mine")
+        assert cas.get("e/f") == b"mine"
+
+    def test_what_could_not_be_read_below_is_not_overwritten_by_its_new_name(
+        self, state: State, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        state.put("d/f", b"1")
+        with Turn():
+            over = outage(state, monkeypatch)
+            with pytest.raises(StateUnavailableError):
+                read(state.path("d/f"))
+            over()
+            os.rename(state.path("d"), state.path("e"))
+            with pytest.raises(StateUnavailableError):
+                write(state.path("e/f"), "mine")
+            write(state.path("d/f"), "mine")
+        assert state.get("e/f") == b"1"
+
+    def test_cost_one_request_however_much_is_known(self, cas: State) -> None:
+        cas.put("d/f", b"1")
+        with Turn():
+            read(cas.path("d/f"))
+            os.listdir(cas.path("d"))
+            assert cas.trips(lambda: os.rename(cas.path("d"), cas.path("e"))) == 1
 
     def test_cost_nothing_more_where_nothing_is_known(self, state: State) -> None:
         state.put("d/f", b"1")

@@ -188,7 +188,7 @@ async def test_redis_is_enough(acl_server: RedisServer, namespace: str) -> None:
         await write(store, b"f", b"a")
         await store.append(b"f", Body(b"b"), change())
         await store.rename(b"f", b"dir/g", change(), ANY)
-        assert await store.rename_tree(b"dir/", b"e/", change()) == 1
+        assert await store.rename_tree(b"dir/", b"e/", change()) == (1, {})
         assert await read(store, b"e/g") == b"ab"
 
 

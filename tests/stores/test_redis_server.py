@@ -51,7 +51,7 @@ async def everything(store: RedisStore) -> None:
         assert await read(store, b"f") == data + b"tail" + large
         await store.copy(b"f", b"d/copy", change(), ANY)
         await store.rename(b"f", b"d/moved", change(), ANY)
-        assert await store.rename_tree(b"d/", b"e/", change()) == 2
+        assert await store.rename_tree(b"d/", b"e/", change()) == (2, {})
         assert await names(store) == [b"e/copy", b"e/moved"]
         assert await read(store, b"e/copy") == await read(store, b"e/moved") == data + b"tail" + large
         for key in (b"e/copy", b"e/moved"):

@@ -27,16 +27,19 @@ import asya_proxy.mount
 import asya_proxy.server
 from asya_proxy.stores import registry
 from asya_proxy.stores.base import (
+    NOTHING_KNOWN,
     Appended,
     BaseStore,
     Body,
     Change,
+    Known,
     Page,
     Precondition,
     Reading,
     Stat,
     Store,
     StoreConfig,
+    TreeMoved,
 )
 from asya_proxy.testing.lossy import LossyStore
 
@@ -104,8 +107,10 @@ class LastDeed(BaseStore):
         self._committed("copy", target)
         return stat
 
-    async def rename_tree(self, source: bytes, target: bytes, change: Change) -> int:
-        moved = await self._inner.rename_tree(source, target, change)
+    async def rename_tree(
+        self, source: bytes, target: bytes, change: Change, known: Known = NOTHING_KNOWN
+    ) -> TreeMoved:
+        moved = await self._inner.rename_tree(source, target, change, known)
         self._committed("rename_tree", target)
         return moved
 

@@ -18,7 +18,19 @@ from asya_proxy.metrics import MountMetrics
 from asya_proxy.moves import Moves
 from asya_proxy.order import Order
 from asya_proxy.settlement import is_superseded
-from asya_proxy.stores.base import ABSENT, ANY, Appended, Body, Change, Precondition, Stat, Store
+from asya_proxy.stores.base import (
+    ABSENT,
+    ANY,
+    NOTHING_KNOWN,
+    Appended,
+    Body,
+    Change,
+    Known,
+    Precondition,
+    Stat,
+    Store,
+    TreeMoved,
+)
 
 __all__ = ["Consistency", "Wish"]
 
@@ -122,14 +134,14 @@ class Consistency(Attempts):
         finally:
             self._order.leave(first)
 
-    async def rename_tree(self, source: bytes, target: bytes, wish: Wish) -> int:
+    async def rename_tree(self, source: bytes, target: bytes, wish: Wish, known: Known = NOTHING_KNOWN) -> TreeMoved:
         """Move all below `source` in one step of the store (`Traits.rename_tree`)."""
         patience = Patience(self)
         lost: Unavailable | None = None
         while True:
             failure: StoreError
             try:
-                return await self.store.rename_tree(source, target, Change(wish.id))
+                return await self.store.rename_tree(source, target, Change(wish.id), known)
             except Busy as busy:
                 failure = busy
             except Unavailable as unavailable:

@@ -58,9 +58,12 @@ class Moves:
         if origin is None:
             return await self._moved_before(target, wish)
         if when_source.version is not None and origin.version != when_source.version:
-            # The copy may have landed, and the source been written anew, before this repeat.
-            self._attempts.figures.conflicts += 1
-            raise Conflict("the file to be renamed is at another version")
+            try:
+                # The copy may have landed, and the source been written anew, before this repeat: that newer one stays.
+                return await self._moved_before(target, wish)
+            except KeyNotFound:
+                self._attempts.figures.conflicts += 1
+                raise Conflict("the file to be renamed is at another version") from None
         pinned = match(origin.version)
         if self._attempts.traits.copy:
             stat = await self._attempts.settled(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple, NoReturn
 
@@ -28,6 +28,7 @@ from asya_contract.wire import (
     METRICS,
     PROTOCOL,
     READYZ,
+    decode_key,
     encode_key,
     quote_etag,
 )
@@ -41,6 +42,7 @@ from asya_proxy.errors import (
     KeyNotFound,
     RangeInvalid,
     StoreError,
+    TooLarge,
     Unavailable,
     UnknownOutcome,
 )
@@ -48,7 +50,7 @@ from asya_proxy.heads import Head
 from asya_proxy.metrics import MountMetrics
 from asya_proxy.service import MAX_PAGE, Listing, Service
 from asya_proxy.settings import MountSettings
-from asya_proxy.stores.base import ABSENT, ANY, Entry, Precondition, Stat, match
+from asya_proxy.stores.base import ABSENT, ANY, NOTHING_KNOWN, Entry, Known, Precondition, Stat, match
 from asya_proxy.tracing import Span, passed_on
 from asya_proxy.wire import (
     Place,
@@ -326,8 +328,11 @@ class Routes:
         new = parse_key(target.query.strip("&").partition("=")[2])
         wanted = request.headers.get(H_SOURCE_IF_MATCH)
         when_source = ANY if wanted is None else match(parse_version(wanted))
-        stat = await self._files.rename(target.key, new, self._wish(request), when_source)
-        return Answer(204, self._tail if stat is None else self._etag(stat))
+        asked = await self._whole(request)
+        renamed = await self._files.rename(target.key, new, self._wish(request), when_source, _known(asked))
+        if isinstance(renamed, Stat):
+            return Answer(204, self._etag(renamed))
+        return Answer(200, _JSON + self._tail, _moved(renamed)) if asked else Answer(204, self._tail)
 
     async def _list(self, _request: Request, target: Target) -> Answer:
         parameters = parse_query(target.query)
@@ -361,8 +366,7 @@ class Routes:
 
     async def _set_attribute(self, request: Request, target: Target) -> Answer:
         wish = self._wish(request)
-        with self._incoming(request) as incoming:
-            name, value = _attribute(await (await incoming.body()).read(), _attribute_name(target))
+        name, value = _attribute(await self._whole(request), _attribute_name(target))
         return Answer(204, self._etag(await self._files.change_attribute(target.key, name, value, wish)))
 
     async def _remove_attribute(self, request: Request, target: Target) -> Answer:
@@ -375,6 +379,14 @@ class Routes:
 
     def _incoming(self, request: Request) -> Incoming:
         return Incoming(request, self._budget, self._figures, self.max_size)
+
+    async def _whole(self, request: Request) -> bytes:
+        """A body that is no file's content. Raises TooLarge where it does not fit into memory."""
+        with self._incoming(request) as incoming:
+            body = await incoming.body()
+            if body.data is None:
+                raise TooLarge("the body of this request is larger than any that means something")
+            return body.data
 
     def _wish(self, request: Request) -> Wish:
         headers = request.headers
@@ -512,6 +524,23 @@ def _entry(entry: Entry) -> dict[str, object]:
         "mtime_ns": entry.mtime_ns,
         "etag": entry.version,
     }
+
+
+def _known(data: bytes) -> Known:
+    """Names and versions of `{"known": {NAME: VERSION or null}}`. Raises BadRequest."""
+    if not data:
+        return NOTHING_KNOWN
+    try:
+        known = {decode_key(name): version for name, version in json.loads(data)["known"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BadRequest('what is known of a directory is told by {"known": {NAME: VERSION}}') from None
+    if not all(version is None or (isinstance(version, str) and version) for version in known.values()):
+        raise BadRequest("a version is text, or null for any")
+    return known
+
+
+def _moved(versions: Mapping[bytes, str]) -> bytes:
+    return json.dumps({"moved": {encode_key(name): version for name, version in versions.items()}}).encode()
 
 
 def _attribute_name(target: Target) -> str:

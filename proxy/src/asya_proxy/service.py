@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,12 +25,24 @@ from asya_proxy.errors import (
     StoreError,
     Unsupported,
 )
-from asya_proxy.stores.base import ABSENT, ANY, Appended, Body, Entry, Precondition, Reading, Stat, match
+from asya_proxy.stores.base import (
+    ABSENT,
+    ANY,
+    NOTHING_KNOWN,
+    Appended,
+    Body,
+    Entry,
+    Known,
+    Precondition,
+    Reading,
+    Stat,
+    match,
+)
+from asya_proxy.tree_moves import TreeMove
 
 _RESERVED = RESERVED_SEGMENT.encode() + b"/"
 MAX_PAGE = 1000
 _ATTR_TRIES = 8
-_MOVE_TRIES = 8
 _DEEPEST = 33
 """Segments of a name that are looked at as parents, from the top."""
 
@@ -165,17 +176,19 @@ class Service:
 
     # Renaming.
 
-    async def rename(self, source: bytes, target: bytes, wish: Wish, when_source: Precondition) -> Stat | None:
-        """Give a file or a directory (its answer is None) another name. One that ends with `/` is a directory's."""
+    async def rename(
+        self, source: bytes, target: bytes, wish: Wish, when_source: Precondition, known: Known = NOTHING_KNOWN
+    ) -> Stat | Mapping[bytes, str]:
+        """Give a file or a directory another name. One that ends with `/` is a directory's: the answer to it tells
+        the new versions of those files `known` that were moved at the version given there, and at no other."""
         self._writable()
         old, new = source.rstrip(b"/"), target.rstrip(b"/")
         unconditional = self._store.cas and wish.when.any
         if source.endswith(b"/") or (unconditional and await self._is_directory(old + b"/")):
-            await self._rename_directory(old + b"/", new + b"/", wish)
-            return None
+            return await self._rename_directory(old + b"/", new + b"/", wish, known)
         self._conditional(wish.when)
         if old == new:
-            return await self.stat(old)
+            return await self.stat(old) or {}
         try:
             if target.endswith(b"/"):
                 raise await self._absent(old) if await self.stat(old) is None else NotDirectory("the source is a file")
@@ -190,13 +203,13 @@ class Service:
             if not isinstance(absent, IsDirectory):
                 raise error from None
         if isinstance(absent, IsDirectory):
-            await self._rename_directory(old + b"/", new + b"/", wish)
-            return None
+            return await self._rename_directory(old + b"/", new + b"/", wish, known)
         raise absent
 
-    async def _rename_directory(self, source: bytes, target: bytes, wish: Wish) -> None:
+    async def _rename_directory(self, source: bytes, target: bytes, wish: Wish, known: Known) -> Mapping[bytes, str]:
         if target == source:
-            return await self.stat_directory(source)
+            await self.stat_directory(source)
+            return {}
         if target.startswith(source):
             raise BadRequest("a directory cannot become a part of itself")
         if await self._store.head(target[:-1]) is not None:
@@ -204,58 +217,13 @@ class Service:
         if wish.when.absent and await self._is_directory(target):
             raise Exists("the new name is a directory")
         if self._store.traits.rename_tree:
-            await self._store.rename_tree(source, target, Wish(wish.id, ANY, wish.named))
-        else:
-            await self._check_parents(target[:-1])
-            await self._move_tree(source, target, wish)
-        return None
-
-    async def _move_tree(self, source: bytes, target: bytes, wish: Wish) -> None:
-        """File by file. A record of the move makes a repeat with the same write id go on where it stopped."""
-        record = _RESERVED + b"move/" + hashlib.sha256(wish.id.encode()).hexdigest()[:32].encode()
-        begun = wish.named and await self._store.head(record) is not None
-        if not begun:
+            return (await self._store.rename_tree(source, target, Wish(wish.id, ANY, wish.named), known)).versions
+        await self._check_parents(target[:-1])
+        move = TreeMove(self._store, source, target, wish, known)
+        if not await move.has_begun():
             await self.stat_directory(source)
-            page = await self._store.list(target, limit=2)
-            if any(entry.key != target for entry in page.entries):
-                raise NotEmpty("the new name is a directory with files in it")
-            await self._store.put(record, Body(source + b"\n" + target), _step(wish, record))
-        after = b""
-        while True:
-            page = await self._store.list(source, after=after)
-            for entry in page.entries:
-                moved = target + entry.key[len(source) :]
-                if entry.key.endswith(b"/"):
-                    await self._move_marker(entry, moved, wish)
-                else:
-                    await self._move_file(entry.key, moved, wish)
-                after = entry.key
-            if not page.more:
-                break
-        try:
-            await self._store.delete(record, _step(wish, record + b"-"))
-        except KeyNotFound:
-            return  # a repeat that ran beside this one was first
-
-    async def _move_file(self, key: bytes, moved: bytes, wish: Wish) -> None:
-        """Move it as it is by now: who wrote or removed it since the listing is no conflict of the directory."""
-        for attempt in range(_MOVE_TRIES):
-            try:
-                await self._store.rename(key, moved, _step(wish, moved))
-            except KeyNotFound:
-                return
-            except Conflict:
-                if attempt == _MOVE_TRIES - 1:
-                    raise
-            else:
-                return
-
-    async def _move_marker(self, marker: Entry, moved: bytes, wish: Wish) -> None:
-        await self._store.put(moved, Body(b""), _step(wish, moved))
-        try:
-            await self._store.delete(marker.key, _step(wish, marker.key))
-        except KeyNotFound:
-            return
+            await move.begin()
+        return await move.finish()
 
     # Attributes.
 
@@ -330,11 +298,6 @@ class Service:
 def _parents(key: bytes) -> list[bytes]:
     segments = key.split(b"/")
     return [b"/".join(segments[:count]) for count in range(1, min(len(segments), _DEEPEST))]
-
-
-def _step(wish: Wish, name: bytes) -> Wish:
-    """A step of a change over many keys: an id of its own, the same each time."""
-    return Wish(hashlib.sha256(wish.id.encode() + b"/" + name).hexdigest()[:32], ANY, wish.named)
 
 
 def _merged(entries: Sequence[Entry], prefixes: Sequence[bytes]) -> list[tuple[bytes, Entry | None]]:

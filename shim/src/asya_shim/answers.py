@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asya_contract.wire import H_MTIME, decode_key, unquote_etag
+from asya_contract.wire import H_MTIME, decode_key, encode_key, unquote_etag
 from asya_shim.caches import lru_cache
 from asya_shim.connection import Head, Response
 
@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Optional, Tuple
 
+MAX_KNOWN = 1 << 20
+"""Bytes of names and versions that a rename of a directory carries: of some ten thousand files."""
 _MTIME = H_MTIME.lower().encode()
 _MONTHS = {name: n for n, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 
@@ -118,3 +120,29 @@ def page_of(body: bytes) -> Tuple[List[Listed], Optional[bytes]]:
     out.sort(key=lambda listed: listed.key if listed.is_file else listed.key + b"/")
     following = page.get("next")
     return out, None if following is None else decode_key(following)
+
+
+def known_body(known: Dict[bytes, Optional[str]]) -> bytes:
+    """What is known of files below a directory, as the body of its rename; of so many files that it stays small."""
+    if not known:
+        return b""
+    import json
+
+    left = MAX_KNOWN
+    asked: Dict[str, Optional[str]] = {}
+    for name, version in known.items():
+        encoded = encode_key(name)
+        left -= len(encoded) + len(version or "") + 8
+        if left < 0:
+            break
+        asked[encoded] = version
+    return json.dumps({"known": asked}).encode()
+
+
+def moved_of(body: bytes) -> Dict[bytes, str]:
+    """The new versions in the answer to a directory's rename; nothing where the proxy is older than that answer."""
+    if not body:
+        return {}
+    import json
+
+    return {decode_key(name): str(version) for name, version in json.loads(body)["moved"].items()}

@@ -193,25 +193,32 @@ def rename(scope: Scope, source: Place, target: Place) -> str:
 def rename_directory(scope: Scope, source: Place, target: Place) -> None:
     """Move a directory with all that is below it.
 
-    In CAS what the scope knows of the files below goes with them. Their versions there may be others, so they are
-    looked up before and behind: two more requests for each thousand files, only where it knows of any.
+    In CAS what the scope knows of the files below goes with them. Their versions there are others, and the proxy
+    alone can tell which of them it moved as they were known; of the rest nothing is known any more.
     """
-    known = [] if source.remote.consistency == "lww" else scope.ledger.below(source.mount.name, source.key + b"/")
-    before = _versions_below(source) if known else {}
+    ledger, mount = scope.ledger, source.mount.name
+    old, new = source.key + b"/", target.key + b"/"
+    known = {} if source.remote.consistency == "lww" else ledger.known_below(mount, old)
+    there = {} if source.remote.consistency == "lww" else ledger.known_below(mount, new)
+    # Where nothing was, there may now be one that this rename has put there.
+    asked: Dict[bytes, Optional[str]] = {name: None for name, token in there.items() if token.version is None}
+    asked.update((name, token.version) for name, token in known.items() if token.version is not None)
+    for name, token in known.items():
+        if token.stale or token.version is None:
+            asked.pop(name, None)
     try:
-        _change(scope, target, UNCONDITIONAL, source.remote.rename, source.key + b"/", target.key + b"/")
+        moved: Dict[bytes, str] = _change(
+            scope, target, UNCONDITIONAL, source.remote.rename_directory, source.key, target.key, asked
+        )
     except OSError as error:
         error.filename, error.filename2 = source.shown, target.shown
         raise
-    after = _versions_below(target) if known else {}
-    for mount, key in known:
-        moved = key[len(source.key) :]
-        scope.ledger.moved((mount, key), (mount, target.key + moved), before.get(moved), after.get(moved))
-
-
-def _versions_below(place: Place) -> Dict[bytes, str]:
-    listed = ask(place, lambda: list(place.remote.list(place.key + b"/", recursive=True)))
-    return {entry.key[len(place.key) :]: entry.version for entry in listed if entry.is_file}
+    ledger.marks_moved(mount, old, new)
+    for name, version in moved.items():
+        if name not in known:
+            ledger.wrote((mount, new + name), version)
+    for name in known:
+        ledger.moved((mount, old + name), (mount, new + name), moved.get(name))
 
 
 def make_directory(scope: Scope, place: Place) -> None:

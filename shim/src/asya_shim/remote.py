@@ -17,7 +17,7 @@ from asya_contract.wire import (
     PROTOCOL,
     encode_key,
 )
-from asya_shim.answers import Content, Info, Listed, facts, info, page_of, version_of
+from asya_shim.answers import Content, Info, Listed, facts, info, known_body, moved_of, page_of, version_of
 from asya_shim.caches import lru_cache
 from asya_shim.client import Client, Unanswered, WrongPeer
 from asya_shim.connection import Connection, Response, flat
@@ -28,7 +28,7 @@ __all__ = ["Content", "Info", "Listed", "Remote", "Upload", "new_write_id"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterator, List, NoReturn, Optional, Tuple, Union
+    from typing import Dict, Iterator, List, NoReturn, Optional, Tuple, Union
 
     from asya_contract.env import Mount, ShimEnv
     from asya_shim.connection import Buffer
@@ -261,11 +261,24 @@ class Remote:
             + _condition(if_version, if_absent)
             + (b"" if source_version is None else _SOURCE_IF_MATCH + _quoted(source_version))
             + _write_id()
-            + b"Content-Length: 0\r\n\r\n"
         )
-        response = self._call(source, head, change=True, target=target)
+        return version_of(self._renamed(source, target, head))
+
+    def rename_directory(self, source: bytes, target: bytes, known: Dict[bytes, Optional[str]]) -> Dict[bytes, str]:
+        """Move a directory with all that is below it.
+
+        `known` are files by their names from there, with the version they are thought to be at, or None for any. The
+        result are the new versions of those that were moved so, of as many of them as one request can ask for.
+        """
+        head = b"POST /keys/%s/?rename_to=%s/" % (_target(source), _target(target)) + _TAIL + _write_id()
+        return moved_of(self._renamed(source, target, head, known_body(known)).body)
+
+    def _renamed(self, source: bytes, target: bytes, head: bytes, body: bytes = b"") -> Response:
+        """The answer to a rename; `head` lacks Content-Length and the empty line."""
+        head += b"Content-Length: %d\r\n\r\n" % len(body)
+        response = self._call(source, head, body, change=True, target=target)
         if response.status // 100 == 2:
-            return version_of(response)
+            return response
         code, error = self._error(response, source, target)
         if response.repeated and code == "key_not_found":
             error = self.failure(

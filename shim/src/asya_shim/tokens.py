@@ -11,7 +11,7 @@ from _weakref import ref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List, Optional, Set
+    from typing import Dict, Optional, Set
 
     from asya_shim.paths import FileId
 
@@ -103,6 +103,12 @@ class Ledger:
         """A read, stat or lookup of it could not be answered."""
         self._failed.add(name)
 
+    def marks_moved(self, mount: str, source: bytes, target: bytes) -> None:
+        """A rename took what lies below `source` to `target`, and the marks of failed lookups go with it."""
+        for name in [name for name in self._failed if name[0] == mount and name[1].startswith(source)]:
+            self._failed.discard(name)
+            self._failed.add((mount, target + name[1][len(source) :]))
+
     def is_marked(self, name: FileId) -> bool:
         """Whether a lookup failed and no content or absence has been learnt since."""
         return name in self._failed
@@ -114,22 +120,28 @@ class Ledger:
             return self._inherited._tokens.get(name) or own
         return own
 
-    def below(self, mount: str, prefix: bytes) -> List[FileId]:
-        """The files below a directory of which a change would rely on something."""
+    def known_below(self, mount: str, prefix: bytes) -> Dict[bytes, Token]:
+        """What a change would rely on of the files below a directory, by their names from there."""
         names = set(self._tokens)
         if self._inherited is not None:
             names.update(self._inherited._tokens)
-        return [name for name in names if name[0] == mount and name[1].startswith(prefix)]
+        found = {}
+        for name in names:
+            token = self.token(name) if name[0] == mount and name[1].startswith(prefix) else None
+            if token is not None:
+                found[name[1][len(prefix) :]] = token
+        return found
 
-    def moved(self, name: FileId, target: FileId, before: Optional[str], after: Optional[str]) -> None:
-        """A rename of its directory took `name`, at version `before`, to `target`, where it is at `after`.
+    def moved(self, name: FileId, target: FileId, version: Optional[str]) -> None:
+        """A rename of its directory took `name` to `target`, where it is now at `version`.
 
-        What was known stays known if it was still true, and is stale if it was not.
+        None: what was taken there was not what was known, which is then stale. Who knew that there was no such
+        file knows it of the new name.
         """
         token = self.token(name)
         assert token is not None
-        made = Token(after, token.kind, token.own)
-        made.stale = token.stale or token.version != before
+        made = Token(version, token.kind, token.own)
+        made.stale = token.stale or (token.version is not None and version is None)
         self.wrote(name, None)
         if made.stale and made.kind != SEEN:
             self._tokens.pop(target, None)

@@ -172,6 +172,20 @@ class Appended:
     base: str | None
 
 
+Known = Mapping[bytes, str | None]
+"""Files below a directory, by their names from there: the version they are thought to be at, or None for any."""
+
+NOTHING_KNOWN: Known = {}
+
+
+class TreeMoved(NamedTuple):
+    """An answer to `rename_tree`: how many keys were moved, and the new versions of those files asked about that
+    were moved as they were thought to be."""
+
+    moved: int
+    versions: Mapping[bytes, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Traits:
     """What a store can do atomically. The conformance suite proves each, and that what is not claimed is refused."""
@@ -239,8 +253,12 @@ class Store(Protocol):
     async def rename(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
         """`Traits.rename`: move in one step; `change.when` is the target's. Raises KeyNotFound without a source."""
 
-    async def rename_tree(self, source: bytes, target: bytes, change: Change) -> int:
-        """`Traits.rename_tree`: move every key that starts with `source` (ends with `/`) in one step; how many.
+    async def rename_tree(
+        self, source: bytes, target: bytes, change: Change, known: Known = NOTHING_KNOWN
+    ) -> TreeMoved:
+        """`Traits.rename_tree`: move every key that starts with `source` (ends with `/`) in one step, and tell which
+        of the files `known` were at the version given there.
+
         Raises KeyNotFound where there is none, NotEmpty where something but `target`'s own marker lies below it."""
 
     async def copy(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
@@ -265,7 +283,9 @@ class BaseStore:
     async def rename(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
         raise Unsupported("rename")
 
-    async def rename_tree(self, source: bytes, target: bytes, change: Change) -> int:
+    async def rename_tree(
+        self, source: bytes, target: bytes, change: Change, known: Known = NOTHING_KNOWN
+    ) -> TreeMoved:
         raise Unsupported("rename of directories")
 
     async def copy(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:

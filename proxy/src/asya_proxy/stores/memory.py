@@ -23,17 +23,20 @@ from asya_proxy.errors import (
 )
 from asya_proxy.stores.base import (
     ANY,
+    NOTHING_KNOWN,
     Appended,
     BaseStore,
     Body,
     Change,
     Entry,
+    Known,
     Page,
     Precondition,
     Reading,
     Stat,
     StoreConfig,
     Traits,
+    TreeMoved,
 )
 
 _T = TypeVar("_T")
@@ -167,7 +170,9 @@ class MemoryStore(BaseStore):
             self._drop(source)
         return self._remember(change, target, stat)
 
-    async def rename_tree(self, source: bytes, target: bytes, change: Change) -> int:
+    async def rename_tree(
+        self, source: bytes, target: bytes, change: Change, known: Known = NOTHING_KNOWN
+    ) -> TreeMoved:
         done = self._done.get((change.id, target))
         if done is not None:
             return done[1]  # type: ignore[return-value]
@@ -183,11 +188,15 @@ class MemoryStore(BaseStore):
         self._check_parents(target)
         if target in self._objects:
             self._drop(target)
-        for name in moving:
-            old = self._objects[name]
-            self._drop(name)
-            self._write(target + name[len(source) :], old.data, old.stat.attrs, old.stat.mtime_ns)
-        return self._remember(change, target, len(moving))
+        versions: dict[bytes, str] = {}
+        for key in moving:
+            old = self._objects[key]
+            self._drop(key)
+            name = key[len(source) :]
+            new = self._write(target + name, old.data, old.stat.attrs, old.stat.mtime_ns)
+            if name in known and known[name] in (None, old.stat.version):
+                versions[name] = new.version
+        return self._remember(change, target, TreeMoved(len(moving), versions))
 
     async def copy(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
         done = self._done.get((change.id, target))

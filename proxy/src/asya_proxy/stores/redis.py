@@ -34,6 +34,7 @@ import struct
 import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,17 +52,20 @@ from asya_proxy.errors import (
 )
 from asya_proxy.stores.base import (
     CHUNK,
+    NOTHING_KNOWN,
     Appended,
     BaseStore,
     Body,
     Change,
     Entry,
+    Known,
     Page,
     Precondition,
     Reading,
     Stat,
     StoreConfig,
     Traits,
+    TreeMoved,
 )
 from asya_proxy.stores.redis_link import Link
 from asya_proxy.stores.redis_scripts import (
@@ -75,6 +79,7 @@ from asya_proxy.stores.redis_scripts import (
     SET_ATTRS,
     Script,
 )
+from asya_proxy.stores.spool import Part, parts
 
 _log = logging.getLogger("asya_proxy.stores.redis")
 
@@ -150,7 +155,7 @@ class RedisStore(BaseStore):
             raise Unavailable("the store is closed", ambiguous=False)
         return self._link
 
-    async def _call(self, *args: bytes | str | int) -> Any:
+    async def _call(self, *args: bytes | memoryview | str | int) -> Any:
         return await self._open.call(*args)
 
     def _object(self, key: bytes) -> bytes:
@@ -247,11 +252,15 @@ class RedisStore(BaseStore):
         args = (source, target, _condition(when_source), _condition(change.when))
         return _done(await self._change(RENAME, target, change, args, source=source))
 
-    async def rename_tree(self, source: bytes, target: bytes, change: Change) -> int:
+    async def rename_tree(
+        self, source: bytes, target: bytes, change: Change, known: Known = NOTHING_KNOWN
+    ) -> TreeMoved:
         if target.startswith(source) and target != source:
             raise BadRequest("a directory cannot be moved into itself")
-        outcome = await self._change(RENAME_TREE, target, change, (source, target), source=source)
-        return int(outcome[1])
+        asked = [argument for name, version in known.items() for argument in (name, version or "")]
+        outcome = await self._change(RENAME_TREE, target, change, (source, target, *asked), source=source)
+        changed = set(outcome[2:])
+        return TreeMoved(int(outcome[1]), {name: change.id for name in known if name not in changed})
 
     async def copy(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
         args = (source, target, _condition(when_source), _condition(change.when), uuid.uuid4().hex)
@@ -297,28 +306,25 @@ class RedisStore(BaseStore):
         """Take the body in: in memory one chunk, one piece and the one being sent; the rest in chunk keys."""
         if body.data is not None and len(body.data) <= CHUNK:
             return _Content(len(body.data), body.data)
-        held = bytearray()
         upload = uuid.uuid4().hex
         lengths: list[int] = []
         fresh = time.monotonic()
         sending: asyncio.Future[None] | None = None
         try:
-            async for block in body:
-                held += block
-                while len(held) > CHUNK:
+            async with aclosing(parts(body, lambda _: CHUNK)) as cut:
+                async for part in cut:
+                    if part.last and not lengths:
+                        return _Content(len(part.data), bytes(part.data))
                     if sending is not None:
                         await sending
-                    sending = asyncio.ensure_future(self._send(upload, len(lengths), bytes(held[:CHUNK])))
-                    lengths.append(CHUNK)
-                    del held[:CHUNK]
+                    sending = asyncio.ensure_future(self._send(upload, part))
+                    lengths.append(len(part.data))
+                    del part
                     if time.monotonic() - fresh > REFRESH:
                         await self._refresh(upload, len(lengths) - 1)
                         fresh = time.monotonic()
-            if sending is None:
-                return _Content(len(held), bytes(held))
-            await sending
-            await self._send(upload, len(lengths), bytes(held))
-            lengths.append(len(held))
+            if sending is not None:
+                await sending
             return _Content(sum(lengths), b"", upload, tuple(lengths))
         except BaseException:
             if sending is not None:
@@ -326,8 +332,10 @@ class RedisStore(BaseStore):
                 self._clean(self._forget(upload, len(lengths) + 1, sending))
             raise
 
-    async def _send(self, upload: str, index: int, data: bytes) -> None:
-        await self._call("SET", self._chunk(upload, index), data, "PX", int(RESTING * 1000))
+    async def _send(self, upload: str, part: Part) -> None:
+        chunk = self._chunk(upload, part.number - 1)
+        await self._call("SET", chunk, memoryview(part.data), "PX", int(RESTING * 1000))
+        part.release()
 
     async def _refresh(self, upload: str, count: int) -> None:
         """A slow upload keeps what it has sent."""

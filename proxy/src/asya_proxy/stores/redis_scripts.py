@@ -250,7 +250,14 @@ local function below(directory, ...)
 end
 local moving = below(source)
 if #moving == 0 then return {'absent'} end
-if source == target then return {'ok', whole(#moving)} end
+-- What follows the names are files and the versions that they are thought to be at: those that are not come back.
+local outcome = {'ok', whole(#moving)}
+for at = 8, #ARGV, 2 do
+  local version, known = call('HGET', object(source .. ARGV[at]), 'v'), ARGV[at + 1]
+  local is_known = version and source ~= target and (known == '' or known == version)
+  if not is_known then outcome[#outcome + 1] = ARGV[at] end
+end
+if source == target then return outcome end
 for _, name in ipairs(below(target, 'LIMIT', 0, 2)) do
   if name ~= target then return {'not_empty'} end
 end
@@ -269,7 +276,7 @@ for _, name in ipairs(moving) do
   call('ZREM', NAMES, name)
   call('ZADD', NAMES, 0, new)
 end
-return finish({'ok', whole(#moving)})
+return finish(outcome)
 """
 
 _SET_ATTRS = """

@@ -21,6 +21,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -37,17 +38,20 @@ from asya_proxy.errors import (
 )
 from asya_proxy.stores.base import (
     CHUNK,
+    NOTHING_KNOWN,
     Appended,
     BaseStore,
     Body,
     Change,
     Entry,
+    Known,
     Page,
     Precondition,
     Reading,
     Stat,
     StoreConfig,
     Traits,
+    TreeMoved,
 )
 from asya_proxy.stores.sqlite_content import (
     SMALL_TAIL,
@@ -66,6 +70,7 @@ from asya_proxy.stores.sqlite_content import (
     span,
     staging,
 )
+from asya_proxy.stores.spool import Part, parts
 from asya_proxy.stores.sqlite_file import Snapshot, Threads, open_all, run_changes, run_reads
 
 AHEAD = 3
@@ -252,7 +257,9 @@ class SqliteStore(BaseStore):
 
         return _stat(await self._once("rename", target, change, work))
 
-    async def rename_tree(self, source: bytes, target: bytes, change: Change) -> int:
+    async def rename_tree(
+        self, source: bytes, target: bytes, change: Change, known: Known = NOTHING_KNOWN
+    ) -> TreeMoved:
         if target.startswith(source) and target != source:
             raise BadRequest("a directory cannot be moved into itself")
 
@@ -261,7 +268,8 @@ class SqliteStore(BaseStore):
             if not rows:
                 raise KeyNotFound("the directory is not there")
             if source == target:
-                return {"moved": len(rows)}
+                return {"moved": len(rows), "changed": [name.hex() for name in known]}
+            changed = [name.hex() for name, version in known.items() if not self._is_at(db, source + name, version)]
             if any(key != target for _, key in self._below(db, target, limit=2)):
                 raise NotEmpty("the target directory is not empty")
             marker = self._row(db, target)
@@ -270,9 +278,15 @@ class SqliteStore(BaseStore):
                 self._drop(db, marker)
             names = [(self._prefix + target + key[len(source) :], change.id, row) for row, key in rows]
             db.executemany("UPDATE objects SET key = ?, version = ? WHERE id = ?", names)
-            return {"moved": len(rows)}
+            return {"moved": len(rows), "changed": changed}
 
-        return int((await self._once("rename_tree", target, change, work))["moved"])
+        outcome = await self._once("rename_tree", target, change, work)
+        changed = {bytes.fromhex(name) for name in outcome["changed"]}
+        return TreeMoved(int(outcome["moved"]), {name: change.id for name in known if name not in changed})
+
+    def _is_at(self, db: sqlite3.Connection, key: bytes, version: str | None) -> bool:
+        row = self._row(db, key)
+        return row is not None and version in (None, row.version)
 
     async def copy(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
         """Holds the database for the time it takes to write the content once more."""
@@ -411,27 +425,24 @@ class SqliteStore(BaseStore):
         `chunks`."""
         if body.data is not None and len(body.data) <= CHUNK:
             return _Content(len(body.data), body.data, None)
-        held = bytearray()
         upload: str | None = None
-        writing: deque[asyncio.Future[None]] = deque()
+        writing: deque[tuple[asyncio.Future[None], Part]] = deque()
         size = 0
         try:
-            async for block in body:
-                held += block
-                while len(held) > CHUNK:
+            async with aclosing(parts(body, lambda _: CHUNK)) as cut:
+                async for part in cut:
                     if upload is None:
+                        if part.last:
+                            return _Content(len(part.data), bytes(part.data), None)
                         upload = await self._write(begin_upload)
                     if len(writing) == AHEAD:
-                        await writing.popleft()
-                    writing.append(self._post(staging(upload, size, bytes(memoryview(held)[:CHUNK]))))
-                    del held[:CHUNK]
-                    size += CHUNK
-            if upload is None:
-                return _Content(len(held), bytes(held), None)
-            writing.append(self._post(staging(upload, size, bytes(held))))
+                        await _written(writing)
+                    writing.append((self._post(staging(upload, part.offset, part.data)), part))
+                    size = part.offset + len(part.data)
+                    del part
             while writing:
-                await writing.popleft()
-            return _Content(size + len(held), None, upload)
+                await _written(writing)
+            return _Content(size, None, upload)
         except BaseException:
             self._abandon(upload)
             raise
@@ -440,6 +451,13 @@ class SqliteStore(BaseStore):
         """Queued behind whatever this upload was for, and harmless where that committed."""
         if upload is not None and self._writing is not None:
             self._writing.post(abandoning(upload))
+
+
+async def _written(writing: deque[tuple[asyncio.Future[None], Part]]) -> None:
+    """The first of what is being written is."""
+    future, part = writing.popleft()
+    await future
+    part.release()
 
 
 # -- pure -----------------------------------------------------------------------------------------

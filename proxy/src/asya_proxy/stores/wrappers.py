@@ -7,7 +7,20 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from asya_proxy.deadlines import Deadlines, Guard
 from asya_proxy.errors import StoreError, Timeout, Unavailable
-from asya_proxy.stores.base import Appended, BaseStore, Body, Change, Page, Precondition, Reading, Stat, Store
+from asya_proxy.stores.base import (
+    NOTHING_KNOWN,
+    Appended,
+    BaseStore,
+    Body,
+    Change,
+    Known,
+    Page,
+    Precondition,
+    Reading,
+    Stat,
+    Store,
+    TreeMoved,
+)
 from asya_proxy.stores.capabilities import InParts, Prepared
 
 _T = TypeVar("_T")
@@ -120,8 +133,10 @@ class BoundedStore(BaseStore):
     async def rename(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
         return await self._bounded(self._store.rename(source, target, change, when_source), self._commit)
 
-    async def rename_tree(self, source: bytes, target: bytes, change: Change) -> int:
-        return await self._bounded(self._store.rename_tree(source, target, change), self._commit)
+    async def rename_tree(
+        self, source: bytes, target: bytes, change: Change, known: Known = NOTHING_KNOWN
+    ) -> TreeMoved:
+        return await self._bounded(self._store.rename_tree(source, target, change, known), self._commit)
 
     async def copy(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
         return await self._bounded(self._store.copy(source, target, change, when_source), self._commit)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -17,6 +18,7 @@ from asya_proxy.consistency import Consistency, Wish
 from asya_proxy.deadlines import Deadlines
 from asya_proxy.errors import Conflict, Exists, KeyNotFound, StoreError, Unavailable, UnknownOutcome, Unsupported
 from asya_proxy.metrics import MountMetrics
+from asya_proxy.service import Service
 from asya_proxy.stores.base import ABSENT, ANY, Body, Precondition, Store, match
 from asya_proxy.testing.fixtures import Connect, StoreFixtures
 from asya_proxy.testing.lossy import Fault, LossyStore, Scripted
@@ -279,6 +281,39 @@ class ConsistencySuite(StoreFixtures):
         for _ in range(2):
             await proxy(await connect()).rename(b"old", b"new", mine)
         assert await read(await connect(), b"new") == b"content"
+
+    async def test_a_rename_repeated_after_its_source_was_written_anew(self, connect: Connect, proxy: Proxy) -> None:
+        """Its copy had landed when the proxy died. What has been written since under the old name stays there."""
+        store = await connect()
+        if store.traits.rename or not store.traits.conditional_put:
+            pytest.skip("a rename is one step here, or cannot be looked up")
+        stat = await write(store, b"source", b"mine")
+        once, when = wish(ABSENT), match(stat.version)
+        scripted = LossyStore(store, script=[None, Fault.REFUSED])
+        with pytest.raises(Unavailable):
+            await proxy(scripted, request_timeout=0.01).rename(b"source", b"target", once, when)
+        assert await read(store, b"target") == b"mine"
+        await write(store, b"source", b"another's")
+        await proxy(await connect()).rename(b"source", b"target", once, when)
+        assert (await read(store, b"source"), await read(store, b"target")) == (b"another's", b"mine")
+
+    async def test_a_directory_moves_beside_writers(self, connect: Connect, proxy: Proxy) -> None:
+        """What was not read is not reported as known, nor by the repeat of a move that broke off."""
+        store = await connect()
+        if not store.traits.conditional_put:
+            pytest.skip("the store does not claim Traits.conditional_put")
+        known: dict[bytes, str | None] = {b"absent": None}
+        for name in (b"changed", b"deep/same", b"same"):
+            known[name] = (await write(store, b"old/" + name, b"1")).version
+        await write(store, b"old/changed", b"2")
+        once = wish()
+        broken = LossyStore(store, script=[None] * 4 + [Fault.REFUSED])
+        with suppress(Unavailable):
+            await Service(proxy(broken, request_timeout=0.01)).rename(b"old/", b"new/", once, ANY, known)
+        moved = await Service(proxy(await connect())).rename(b"old/", b"new/", once, ANY, known)
+        stats = {name: await store.head(b"new/" + name) for name in (b"deep/same", b"same")}
+        assert moved == {name: stat and stat.version for name, stat in stats.items()}
+        assert await read(store, b"new/changed") == b"2"
 
     async def test_an_unnamed_change_is_never_repeated(self, connect: Connect, proxy: Proxy) -> None:
         """It is settled by looking, or its outcome is unknown."""

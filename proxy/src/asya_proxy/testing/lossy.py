@@ -10,7 +10,19 @@ from enum import Enum
 from typing import TypeVar
 
 from asya_proxy.errors import Unavailable
-from asya_proxy.stores.base import Appended, Body, Change, Page, Precondition, Reading, Stat, Store
+from asya_proxy.stores.base import (
+    NOTHING_KNOWN,
+    Appended,
+    Body,
+    Change,
+    Known,
+    Page,
+    Precondition,
+    Reading,
+    Stat,
+    Store,
+    TreeMoved,
+)
 
 _T = TypeVar("_T")
 
@@ -35,8 +47,9 @@ class Scripted:
 
 
 class LossyStore:
-    """Wraps `inner`. Faults in `script` are used up first, one per change; then a seeded dice decides with the given
-    probabilities. Reads fail with `fail_read`, unambiguously. `suffered` and `attempts` count what happened."""
+    """Wraps `inner`. Faults in `script` are used up first, one per change (None: all is well); then a seeded dice
+    decides with the given probabilities. Reads fail with `fail_read`, unambiguously. `suffered` and `attempts` count
+    what happened."""
 
     def __init__(
         self,
@@ -47,12 +60,12 @@ class LossyStore:
         request_lost: float = 0.0,
         answer_lost: float = 0.0,
         fail_read: float = 0.0,
-        script: Sequence[Scripted | Fault] = (),
+        script: Sequence[Scripted | Fault | None] = (),
     ) -> None:
         self.inner = inner
         self.traits = inner.traits
         self.fail_read = fail_read
-        self.script = deque(fault if isinstance(fault, Scripted) else Scripted(fault) for fault in script)
+        self.script = deque(Scripted(fault) if isinstance(fault, Fault) else fault for fault in script)
         self.suffered: Counter[str] = Counter()
         self.attempts = 0
         self._dice = random.Random(seed)  # noqa: S311
@@ -121,8 +134,10 @@ class LossyStore:
     async def rename(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
         return await self._change(lambda: self.inner.rename(source, target, change, when_source))
 
-    async def rename_tree(self, source: bytes, target: bytes, change: Change) -> int:
-        return await self._change(lambda: self.inner.rename_tree(source, target, change))
+    async def rename_tree(
+        self, source: bytes, target: bytes, change: Change, known: Known = NOTHING_KNOWN
+    ) -> TreeMoved:
+        return await self._change(lambda: self.inner.rename_tree(source, target, change, known))
 
     async def copy(self, source: bytes, target: bytes, change: Change, when_source: Precondition) -> Stat:
         return await self._change(lambda: self.inner.copy(source, target, change, when_source))

@@ -201,7 +201,7 @@ class StoreMachine(RuleBasedStateMachine):
         if wrong:
             self.fails(work, wrong)
             return
-        assert self.run(work) == len(moved)
+        assert self.run(work).moved == len(moved)
         self.model.pop(to, None)
         for key in moved:
             del self.model[key]

@@ -302,7 +302,7 @@ class RenameCases(StoreFixtures):
         for key in (b"d/", b"d/f", b"d/sub/g", b"d-", b"d0", b"other"):
             await write(store, key, b"" if key.endswith(b"/") else key)
         await write(store, b"d/large", large)
-        assert await store.rename_tree(b"d/", b"deep/new/", change()) == 4
+        assert await store.rename_tree(b"d/", b"deep/new/", change()) == (4, {})
         assert await names(store) == sorted(
             [b"d-", b"d0", b"other", b"deep/new/", b"deep/new/f", b"deep/new/sub/g", b"deep/new/large"]
         )
@@ -317,6 +317,22 @@ class RenameCases(StoreFixtures):
         assert after is not None
         assert after.version != before.version
         assert after.mtime_ns == before.mtime_ns
+
+    @claims("rename_tree")
+    async def test_rename_tree_tells_what_was_moved_as_it_was_known(self, store: Store) -> None:
+        known: dict[bytes, str | None] = {b"any": None, b"no": None, b"gone": "x"}
+        for name in (b"same", b"sub/same", b"changed", b"any", b"not asked"):
+            stat = await write(store, b"d/" + name, b"1")
+            known.setdefault(name, stat.version)
+        del known[b"not asked"]
+        await write(store, b"d/changed", b"2")
+        once = change()
+        moved = await store.rename_tree(b"d/", b"e/", once, known)
+        stats = {name: await store.head(b"e/" + name) for name in (b"same", b"sub/same", b"any")}
+        assert moved == (5, {name: stat and stat.version for name, stat in stats.items()})
+        if store.traits.idempotent:
+            await write(store, b"e/same", b"3")
+            assert await store.rename_tree(b"d/", b"e/", once, known) == moved
 
     @claims("rename_tree")
     async def test_rename_tree_onto_an_empty_directory(self, store: Store) -> None:
@@ -360,9 +376,9 @@ class RenameCases(StoreFixtures):
             pytest.skip("the store does not claim Traits.idempotent")
         await write(store, b"d/f", b"")
         once = change()
-        assert await store.rename_tree(b"d/", b"e/", once) == 1
+        assert await store.rename_tree(b"d/", b"e/", once) == (1, {})
         await write(store, b"d/g", b"")
-        assert await store.rename_tree(b"d/", b"e/", once) == 1
+        assert await store.rename_tree(b"d/", b"e/", once) == (1, {})
         assert await names(store) == [b"d/g", b"e/f"]
 
 

@@ -143,6 +143,31 @@ class TestParts:
         assert len(cut[-1].data) <= size
         assert len(cut) == 1 or cut[-1].data
 
+    async def test_only_memory_that_was_released_is_used_again(self) -> None:
+        async def source() -> AsyncIterator[bytes]:
+            for number in range(5):
+                yield bytes([number]) * 4
+
+        kept, released = [], []
+        async for part in parts(Body(stream=source()), lambda number: 4):
+            (released if part.number % 2 else kept).append(part.data)
+            if part.number % 2:
+                part.release()
+        assert [bytes(data) for data in kept] == [b"\1" * 4, b"\3" * 4]
+        assert kept[0] is released[0]
+        assert kept[1] is released[1]
+
+    async def test_parts_that_grow_take_no_memory_of_another_size(self) -> None:
+        async def source() -> AsyncIterator[bytes]:
+            yield bytes(range(20))
+
+        sizes = []
+        async for part in parts(source(), lambda number: 2 if number < 3 else 6):
+            sizes.append(bytes(part.data))
+            part.release()
+        assert b"".join(sizes) == bytes(range(20))
+        assert [len(size) for size in sizes] == [2, 2, 6, 6, 4]
+
 
 class TestPools:
     async def test_places_are_freed_by_the_thread_not_by_its_caller(self) -> None:

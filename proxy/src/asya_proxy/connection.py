@@ -1,6 +1,6 @@
 """HTTP/1.1 with keep-alive on one connection: requests out of bytes, answers into bytes.
 
-aiohttp's low-level parser does the reading, but for the usual small request (`heads`). Its request and response
+aiohttp's low-level parser does the reading, but for the usual request (`heads`, `arriving`). Its request and response
 objects are left out: they cost twice what the rest of a request costs. One task serves a connection, so that an
 answer needs one wake-up. Nothing here knows keys, stores or errors of the wire; the handler is given a `Request`
 and returns an `Answer`.
@@ -20,6 +20,7 @@ from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from asya_contract.wire import H_WRITE_ID
+from asya_proxy.arriving import Arriving
 from asya_proxy.deadlines import Deadlines, Guard
 from asya_proxy.errors import BadRequest, NameTooLong, StoreError
 from asya_proxy.heads import MAX_HEAD, Head, Heads
@@ -38,6 +39,10 @@ LEFT_OVER = 8 << 20
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n" for s in HTTPStatus}
 
 
+Payload = StreamReader | Arriving
+"""A body that is still to come."""
+
+
 class BodyCut(BadRequest):
     """The client's body ended before its announced end; nothing of it may be stored."""
 
@@ -53,7 +58,7 @@ class Request:
         write_id: str | None,
         connection: Connection,
         data: bytes = b"",
-        payload: StreamReader | None = None,
+        payload: Payload | None = None,
         keep: bool = True,
     ) -> None:
         self.head = head
@@ -167,10 +172,10 @@ class Connection(BaseProtocol):
     """One client."""
 
     __slots__ = (
+        "_arriving",
         "_current",
         "_ended",
         "_listener",
-        "_missing",
         "_queue",
         "_refusal",
         "_rests",
@@ -188,11 +193,11 @@ class Connection(BaseProtocol):
         self._task: asyncio.Task[None] | None = None
         self._current: Request | None = None
         self._refusal: StoreError | None = None
-        self._missing = 0
-        """Bytes until the general parser has all of a body whose length was said."""
+        self._arriving: Arriving | None = None
+        """The body that the next bytes belong to, where the general parser does not know."""
         self._rests = False
-        """The general parser holds no part of a request that is not in the queue: it was given the last byte of a
-        body, or an empty line, which would have ended a head."""
+        """The general parser holds no part of a request that is not in the queue: it was given an empty line, which
+        would have ended a head."""
         self._ended = False
         self.busy = False
         self.last = listener.deadlines.now()
@@ -225,24 +230,40 @@ class Connection(BaseProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None or self._ended:
             return
+        if self._arriving is not None:
+            data = self._arriving.feed(data)
+            if not self._arriving.is_eof():
+                return
+            self._arriving = None
+            if not data:
+                return
         if self._parser is None or (self._rests and data and not (self.busy or self._queue)):
             begun = self._listener.heads.parse(data)
-            self._missing = 0
-            if begun is not None:
-                head, write_id, body = begun
-                if head.length == len(body) and len(self._queue) < PIPELINE:
-                    self._parser = None
-                    self._queue.append(Request(head, write_id, self, body))
-                    waiter = self._waiter
-                    if waiter is not None and not waiter.done():
-                        waiter.set_result(None)
-                    return
-                self._missing = len(data) + head.length - len(body)
+            if begun is not None and len(begun[2]) <= begun[0].length and len(self._queue) < PIPELINE:
+                self._parser = None
+                self._queue.append(self._usual(*begun))
+                waiter = self._waiter
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(None)
+                return
             self._parser = self._general_parser()
         if data:
-            self._missing -= len(data)
-            self._rests = not self._missing or data.endswith(b"\r\n\r\n")
+            self._rests = data.endswith(b"\r\n\r\n")
         self._parse(data)
+
+    def _usual(self, head: Head, write_id: str | None, body: bytes) -> Request:
+        """A request with all or the first of its body."""
+        if head.length == len(body):
+            return Request(head, write_id, self, body)
+        arriving = self._arriving = Arriving(head.length, self, BUFFER, self._loop)
+        arriving.feed(body)
+        return Request(head, write_id, self, payload=arriving)
+
+    def hold_reading(self) -> None:
+        self._pause_transport_reading()
+
+    def go_on_reading(self) -> None:
+        self._resume_transport_reading()
 
     def _general_parser(self) -> HttpRequestParser:
         """For what is no usual request. It alone knows where the next one begins, until it rests."""
@@ -373,7 +394,7 @@ class Connection(BaseProtocol):
             if len(self._queue) < PIPELINE:
                 self._resume_reading_for_buffer()
 
-    async def _drop(self, payload: StreamReader) -> bool:
+    async def _drop(self, payload: Payload) -> bool:
         """Read the rest of a body that the handler did not want; False where it is too much."""
         dropped = 0
         try:

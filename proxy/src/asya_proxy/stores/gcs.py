@@ -201,7 +201,7 @@ class GcsStore(BaseStore):
         async with aclosing(parts(body, lambda number: PART)) as cut:
             first = [await anext(cut)]
             if first[0].last:
-                return await self._put_whole(blob, first[0].data, change.when)
+                return await self._put_whole(blob, bytes(first[0].data), change.when)
             return _of_resource(await self._uploads.put(blob, chained(first, cut), change.when))
 
     async def _put_small(self, name: str, data: bytes, fields: Mapping[str, str], when: Precondition) -> Stat:

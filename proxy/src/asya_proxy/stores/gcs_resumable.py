@@ -74,6 +74,7 @@ class Resumable:
                     if part.last:
                         return await self._finish(session, part, when)
                     await self._send(session, part)
+                    part.release()
                     del part
                 raise AssertionError("content ends with a last part")
             except BaseException as error:
@@ -103,7 +104,8 @@ class Resumable:
                     start = await self._persisted(session)
                 if not part.offset <= start < end:
                     break
-                send = partial(self._put, session.url, part.data[start - part.offset :], f"bytes {start}-{end - 1}/*")
+                rest = part.data if start == part.offset else part.data[start - part.offset :]
+                send = partial(self._put, session.url, rest, f"bytes {start}-{end - 1}/*")
                 start = _persisted(await self._calls.read("upload part", send, pool=self._calls.large))
                 if start == end:
                     return
@@ -117,7 +119,7 @@ class Resumable:
         ask = partial(self._put, session.url, b"", "bytes */*")
         return _persisted(await self._calls.read("look at upload", ask, pool=self._calls.large))
 
-    def _put(self, url: str, data: bytes, span: str) -> requests.Response:
+    def _put(self, url: str, data: bytes | bytearray, span: str) -> requests.Response:
         answer = self._calls.link.session.put(
             url, data=data, headers={"Content-Range": span}, timeout=self._calls.slow_timeout, allow_redirects=False
         )

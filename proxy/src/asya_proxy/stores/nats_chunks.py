@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from asya_proxy.stores.base import Body
 from asya_proxy.stores.nats_jetstream import JetStream
 from asya_proxy.stores.nats_record import Piece, Run, pieces
 from asya_proxy.stores.nats_streams import Streams
+from asya_proxy.stores.spool import Part, parts
 
 PARALLEL = 4
 """Chunks of one transfer in flight."""
@@ -60,31 +62,19 @@ class Chunks:
     async def upload(self, name: str, data: AsyncIterator[bytes], each: int) -> Run:
         """Store what arrives in chunks of `each` bytes; at least one, maybe empty."""
         upload = secrets.token_hex(10)
-        held = bytearray()
         count = last = 0
-        running: set[asyncio.Task[int]] = set()
-
-        async def send(size: int) -> None:
-            nonlocal count, last, running
-            if len(running) >= PARALLEL:
-                finished, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in finished:
-                    task.result()
-            with memoryview(held) as view:
-                block = bytes(view[:size])
-            del held[:size]
-            subject = self._streams.chunk(name, upload, count)
-            publish = self._jetstream.publish(self._streams.chunks, subject, block)
-            running.add(asyncio.get_running_loop().create_task(publish))
-            count, last = count + 1, size
-
+        running: set[asyncio.Task[None]] = set()
         try:
-            async for piece in data:
-                held += piece
-                while len(held) >= each:
-                    await send(each)
-            if held or not count:
-                await send(len(held))
+            async with aclosing(parts(data, lambda _: each)) as cut:
+                async for part in cut:
+                    if len(running) >= PARALLEL:
+                        finished, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                        for task in finished:
+                            task.result()
+                    subject = self._streams.chunk(name, upload, count)
+                    running.add(asyncio.get_running_loop().create_task(self._send(subject, part)))
+                    count, last = part.number, len(part.data)
+                    del part
             await asyncio.gather(*running)
         except BaseException:
             for task in running:
@@ -93,6 +83,10 @@ class Chunks:
             self._drop(name, [Run(upload, 1, each, each)])
             raise
         return Run(upload, count, each, last)
+
+    async def _send(self, subject: str, part: Part) -> None:
+        await self._jetstream.publish(self._streams.chunks, subject, part.data)
+        part.release()
 
     async def stream(
         self, name: str, runs: Sequence[Run], first: int, last: int, gone: Callable[[], Awaitable[None]]

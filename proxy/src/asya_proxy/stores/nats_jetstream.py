@@ -78,7 +78,7 @@ class JetStream:
         self,
         stream: str,
         subject: str,
-        data: bytes,
+        data: bytes | bytearray,
         headers: Mapping[str, str] | None = None,
         expect: int | None = None,
     ) -> int:

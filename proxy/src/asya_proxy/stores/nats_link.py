@@ -161,7 +161,7 @@ class Link:
     async def request(
         self,
         subject: str,
-        data: bytes = b"",
+        data: bytes | bytearray = b"",
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Msg:
@@ -222,12 +222,18 @@ class Link:
         await self._publish(await self._connected(self._timeout), subject, data, reply, None)
 
     async def _publish(
-        self, generation: _Generation, subject: str, data: bytes, reply: str, headers: Mapping[str, str] | None
+        self,
+        generation: _Generation,
+        subject: str,
+        data: bytes | bytearray,
+        reply: str,
+        headers: Mapping[str, str] | None,
     ) -> None:
         task = asyncio.current_task()
         cancelled = task.cancelling() if task is not None else 0
         try:
-            await generation.client.publish(subject, data, reply, dict(headers) if headers is not None else None)
+            given: Any = data  # any buffer will do
+            await generation.client.publish(subject, given, reply, dict(headers) if headers is not None else None)
         except nats.errors.ConnectionClosedError as error:
             self._lose(generation, LOST)
             raise Unavailable(f"NATS at {self._address}: {error}", ambiguous=False) from error

@@ -67,7 +67,7 @@ class Link:
             if connection is not None:
                 await connection.aclose()
 
-    async def call(self, *args: bytes | str | int) -> Any:
+    async def call(self, *args: bytes | memoryview | str | int) -> Any:
         """One command, one attempt."""
         if self._client is None:
             raise Unavailable("the store is closed", ambiguous=False)
@@ -202,7 +202,7 @@ def _without_secrets(url: str, said: str) -> str:
     return "the port is no number" if said.startswith("Port could not be cast") else said
 
 
-async def _ask(pool: redis.ConnectionPool, args: Sequence[bytes | str | int]) -> Any:
+async def _ask(pool: redis.ConnectionPool, args: Sequence[bytes | memoryview | str | int]) -> Any:
     """One command without what redis-py's client puts around it: retries, callbacks and figures that nobody reads.
     A connection whose answer did not come whole closes itself."""
     connection = await pool.get_connection()  # type: ignore[no-untyped-call]

@@ -190,7 +190,7 @@ class S3Store(BaseStore):
         async with aclosing(parts(body, part_size)) as cut:
             first = [await anext(cut)]
             if first[0].last:
-                return await self._put_whole(name, first[0].data, writes, change.when)
+                return await self._put_whole(name, bytes(first[0].data), writes, change.when)
             answer, size = await self._multipart.put(name, chained(first, cut), _metadata(writes), change.when)
             return _made(answer, size, writes)
 

@@ -143,15 +143,17 @@ class Multipart:
 
     async def _send(self, upload: _Upload, part: Part) -> None:
         calls = self._calls
+        data: Any = part.data  # any buffer will do
         send = partial(
             calls.sdk.reads.upload_part,
             Bucket=calls.bucket,
             Key=upload.name,
             UploadId=upload.id,
             PartNumber=part.number,
-            Body=part.data,
+            Body=data,
         )
         upload.tags[part.number] = (await calls.read("upload part", send, pool=calls.large))["ETag"]
+        part.release()
 
     async def _copy(self, upload: _Upload, number: int, origin: Origin, start: int) -> None:
         calls = self._calls

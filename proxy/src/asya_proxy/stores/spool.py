@@ -1,16 +1,13 @@
 """A body on its way out, cut into the parts that an upload in several requests takes.
 
-Shared by the object stores. At most one part is in memory here; how many are under way is theirs to bound. Whoever
-takes a part lets go of it before the next one, or each upload holds another 8 MiB.
+Shared by the stores. At most one part is in memory here; how many are under way is theirs to bound. Whoever takes a
+part lets go of it before the next one, or each upload holds another one, and releases what is sent, to be used again.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from typing import NamedTuple
-
-from asya_proxy.stores.base import Body
 
 
 class Part(NamedTuple):
@@ -18,27 +15,48 @@ class Part(NamedTuple):
 
     number: int
     offset: int
-    data: bytes
+    data: bytes | bytearray
     last: bool
+    spare: list[bytearray] | None = None
+
+    def release(self) -> None:
+        """Nobody reads the data any more: a later part may use its memory, as fresh memory costs as much as the copy
+        into it."""
+        if self.spare is not None and isinstance(self.data, bytearray):
+            self.spare.append(self.data)
 
 
-async def parts(body: Body, size_of: Callable[[int], int]) -> AsyncGenerator[Part, None]:
+async def parts(body: AsyncIterable[bytes], size_of: Callable[[int], int]) -> AsyncGenerator[Part, None]:
     """Parts of exactly `size_of(number)` bytes, numbered from 1, and a last one of at most that; of an empty body
     one empty part. What the body raises passes through."""
-    number, offset, size = 1, 0, size_of(1)
-    buffer = io.BytesIO()
+    spare: list[bytearray] = []
+    number, offset, filled = 1, 0, 0
+    buffer = _buffer(size_of(1), spare)
     async for piece in body:
-        while buffer.tell() + len(piece) > size:  # only more than a part shows that this part is not the last
-            room = size - buffer.tell()
-            buffer.write(piece[:room])
-            piece = piece[room:]
-            full, buffer = buffer.getvalue(), io.BytesIO()  # without a copy, where the buffer is given up
-            yield Part(number, offset, full, last=False)
+        view = memoryview(piece)
+        while filled + len(view) > len(buffer):  # only more than a part shows that this part is not the last
+            room = len(buffer) - filled
+            buffer[filled:] = view[:room]
+            view = view[room:]
+            full, buffer = buffer, bytearray()
+            yield Part(number, offset, full, last=False, spare=spare)
+            number, offset, filled = number + 1, offset + len(full), 0
             del full
-            number, offset = number + 1, offset + size
-            size = size_of(number)
-        buffer.write(piece)
-    yield Part(number, offset, buffer.getvalue(), last=True)
+            buffer = _buffer(size_of(number), spare)
+        buffer[filled : filled + len(view)] = view
+        filled += len(view)
+    with memoryview(buffer) as view:
+        data = bytes(view[:filled])
+    del buffer
+    yield Part(number, offset, data, last=True)
+
+
+def _buffer(size: int, spare: list[bytearray]) -> bytearray:
+    while spare:
+        buffer = spare.pop()
+        if len(buffer) == size:
+            return buffer
+    return bytearray(size)
 
 
 async def chained(first: list[Part], rest: AsyncIterator[Part] | None = None) -> AsyncIterator[Part]:

@@ -53,6 +53,7 @@ from asya_proxy.stores.base import (
     Traits,
     TreeMoved,
 )
+from asya_proxy.stores.spool import Part, parts
 from asya_proxy.stores.sqlite_content import (
     SMALL_TAIL,
     abandoning,
@@ -70,7 +71,6 @@ from asya_proxy.stores.sqlite_content import (
     span,
     staging,
 )
-from asya_proxy.stores.spool import Part, parts
 from asya_proxy.stores.sqlite_file import Snapshot, Threads, open_all, run_changes, run_reads
 
 AHEAD = 3

@@ -82,7 +82,7 @@ def adopt(db: sqlite3.Connection, upload: str) -> None:
         raise Unavailable(f"the upload rested for more than {GRACE:.0f} s and was swept", ambiguous=False)
 
 
-def add_chunk(db: sqlite3.Connection, upload: str, start: int, data: bytes) -> None:
+def add_chunk(db: sqlite3.Connection, upload: str, start: int, data: bytes | bytearray) -> None:
     db.execute("INSERT INTO chunks (upload, start, data) VALUES (?, ?, ?)", (upload, start, data))
 
 
@@ -110,7 +110,7 @@ def copy_chunks(db: sqlite3.Connection, upload: str) -> str:
     return target
 
 
-def staging(upload: str, start: int, data: bytes) -> Callable[[sqlite3.Connection], None]:
+def staging(upload: str, start: int, data: bytes | bytearray) -> Callable[[sqlite3.Connection], None]:
     """The change that adds a chunk to an unfinished upload."""
 
     def work(db: sqlite3.Connection) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import re
 import tempfile
 import traceback
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from redis._parsers.base import BaseParser
 
 import asya_proxy.stores.redis as redis_module
 from asya_proxy.errors import BadRequest, PermissionDenied, Quota, StoreError, Unavailable
-from asya_proxy.stores.base import ABSENT, ANY, CHUNK, Body, StoreConfig
+from asya_proxy.stores.base import ABSENT, ANY, CHUNK, Body, Change, Stat, StoreConfig
 from asya_proxy.stores.redis import RedisStore
 from asya_proxy.stores.redis_link import translate
 from asya_proxy.testing.samples import change, cut, names, pattern, read, write
@@ -271,6 +271,90 @@ async def test_a_write_that_fails_in_its_middle_is_never_acknowledged(redis_serv
         assert (await store.put(b"f", Body(content), halting)).version == halting.id
         assert await read(store, b"f") == content
         assert await names(store) == [b"f"]
+
+
+TAIL = pattern(100)
+LONG = pattern(2 * CHUNK + 5)
+Act = Callable[[RedisStore, Change], Awaitable[object]]
+ACTS: dict[str, Act] = {
+    "create": lambda store, mine: store.put(b"new", Body(b"content"), mine),
+    "create large": lambda store, mine: store.put(b"new", Body(LONG), mine),
+    "put over small": lambda store, mine: store.put(b"small", Body(b"content"), mine),
+    "put over large": lambda store, mine: store.put(b"large", Body(b"content"), mine),
+    "put large over large": lambda store, mine: store.put(b"large", Body(LONG), mine),
+    "append nothing was": lambda store, mine: store.append(b"new", Body(TAIL), mine),
+    "append to small": lambda store, mine: store.append(b"small", Body(TAIL), mine),
+    "append to middling": lambda store, mine: store.append(b"middling", Body(TAIL), mine),
+    "append to large": lambda store, mine: store.append(b"large", Body(TAIL), mine),
+    "append large to small": lambda store, mine: store.append(b"small", Body(LONG), mine),
+    "append large to large": lambda store, mine: store.append(b"large", Body(LONG), mine),
+    "rename": lambda store, mine: store.rename(b"small", b"new", mine, ANY),
+    "rename over large": lambda store, mine: store.rename(b"small", b"large", mine, ANY),
+    "copy": lambda store, mine: store.copy(b"large", b"new", mine, ANY),
+    "copy over large": lambda store, mine: store.copy(b"small", b"large", mine, ANY),
+    "rename tree": lambda store, mine: store.rename_tree(b"d/", b"e/", mine),
+    "rename tree over empty": lambda store, mine: store.rename_tree(b"d/", b"empty/", mine),
+    "set attributes": lambda store, mine: store.set_attrs(b"large", {"bg==": "dg=="}, mine),
+    "delete": lambda store, mine: store.delete(b"small", mine),
+    "delete large": lambda store, mine: store.delete(b"large", mine),
+}
+
+
+def lasting(running: RedisServer, prefix: str) -> list[bytes]:
+    """The keys of a prefix that never expire."""
+    script = """
+    local out = {}
+    for _, key in ipairs(redis.call('KEYS', '{state:' .. ARGV[1] .. '}*')) do
+      if redis.call('PTTL', key) == -1 then out[#out + 1] = key end
+    end
+    table.sort(out)
+    return table.concat(out, '\\n')
+    """
+    return running.ask("EVAL", script, "0", prefix).splitlines()[1:]
+
+
+async def contents(store: RedisStore) -> dict[bytes, tuple[Stat | None, bytes | None]]:
+    return {name: (await store.head(name), await read(store, name)) for name in await names(store)}
+
+
+@pytest.mark.parametrize("name", ACTS)
+async def test_what_an_acl_halts_changes_nothing_and_says_so_each_time(redis_server: RedisServer, name: str) -> None:
+    """Whichever command is denied: nothing is lost, also later, and a repeat is told the same and not `done`."""
+    act = ACTS[name]
+    halted = []
+    for denied in ("hset", "hdel", "del", "unlink", "zadd", "zrem", "rename", "copy", "append", "persist", "pexpire"):
+        prefix = f"halted/{name}/{denied}/"
+        async with opened(redis_server.unix_url, prefix) as store:
+            for key, content in ((b"small", b"1"), (b"middling", LONG[: 2 << 15]), (b"large", LONG), (b"d/f", b"2")):
+                await write(store, key, content)
+            await write(store, b"empty/", b"")
+            before = await contents(store)
+            kept = lasting(redis_server, prefix)
+            mine = change()
+            redis_server.ask("ACL", "SETUSER", "halting", "reset", "on", ">pw", "~*", "+@all", f"-{denied}")
+            async with opened(f"redis://halting:pw@127.0.0.1:{redis_server.port}/0", prefix) as bound:
+                try:
+                    await act(bound, mine)
+                except PermissionDenied:
+                    halted.append(denied)
+                else:
+                    continue
+                with pytest.raises(PermissionDenied, match=rf"{denied.upper()}.*nothing was changed.*\+{denied}"):
+                    await act(bound, mine)
+            assert await contents(store) == before
+            assert lasting(redis_server, prefix) == kept
+            assert await act(store, mine) is not None or name.startswith("delete")
+    assert len(halted) >= 1 + (name not in ("set attributes", "append to small")), halted
+    redis_server.ask("ACL", "DELUSER", "halting")
+
+
+async def test_keys_that_an_acl_denies_are_named(redis_server: RedisServer) -> None:
+    redis_server.ask("ACL", "SETUSER", "elsewhere", "reset", "on", ">pw", "~other*", "+@all")
+    async with opened(f"redis://elsewhere:pw@127.0.0.1:{redis_server.port}/0", "mine/") as store:
+        for refused in (store.head(b"f"), write(store, b"f", b"1"), store.list(b"")):
+            with pytest.raises(PermissionDenied, match=r"no permissions? to access.*~\{state:mine/\}\*"):
+                await refused
+    redis_server.ask("ACL", "DELUSER", "elsewhere")
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from asya_proxy.errors import (
     BadRequest,
     Conflict,
@@ -46,6 +48,7 @@ from asya_proxy.errors import (
     KeyNotFound,
     NotDirectory,
     NotEmpty,
+    PermissionDenied,
     RangeInvalid,
     StoreError,
     Unavailable,
@@ -67,7 +70,7 @@ from asya_proxy.stores.base import (
     Traits,
     TreeMoved,
 )
-from asya_proxy.stores.redis_link import Link
+from asya_proxy.stores.redis_link import Link, translate
 from asya_proxy.stores.redis_scripts import (
     APPEND,
     COPY,
@@ -156,7 +159,22 @@ class RedisStore(BaseStore):
         return self._link
 
     async def _call(self, *args: bytes | memoryview | str | int) -> Any:
-        return await self._open.call(*args)
+        try:
+            return await self._open.call(*args)
+        except PermissionDenied as error:
+            raise self._keys_named(error) from error.__cause__
+
+    async def _run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
+        try:
+            return await self._open.run(script, keys, args)
+        except PermissionDenied as error:
+            raise self._keys_named(error) from error.__cause__
+
+    def _keys_named(self, error: PermissionDenied) -> PermissionDenied:
+        """Which keys an ACL must allow, where it denies some."""
+        if " key" not in str(error):
+            return error
+        return PermissionDenied(f"{error}; the keys of this state are ~{os.fsdecode(self._base)}*")
 
     def _object(self, key: bytes) -> bytes:
         return self._base + b"o:" + key
@@ -216,7 +234,7 @@ class RedisStore(BaseStore):
                 least = b"[" + after[: after.index(b"/", len(prefix))] + b"0"
         beyond = _successor(prefix)
         args = (self._base, prefix, b"/" if delimiter else b"", least, b"(" + beyond if beyond else b"+", limit)
-        more, rows = await self._open.run(LIST, [self._base + b"n"], args)
+        more, rows = await self._run(LIST, [self._base + b"n"], args)
         # A name without an object is what a script left that was denied a command in its middle.
         found = [row for row in rows if len(row) > 1 and row[1] is not None]
         entries = [Entry(row[0], row[1].decode(), int(row[2]), int(row[3])) for row in found]
@@ -283,7 +301,7 @@ class RedisStore(BaseStore):
         keys = [self._base + b"n", log, self._object(key)] + ([self._object(source)] if source is not None else [])
         common = (self._base, change.id, time.time_ns(), self._window, int(GRACE * 1000))
         try:
-            outcome: Sequence[bytes] = await self._open.run(script, keys, (*common, *args))
+            outcome: Sequence[bytes] = await self._run(script, keys, (*common, *args))
         except Unavailable as error:
             if not error.ambiguous:
                 self._abandon(staged)
@@ -295,10 +313,22 @@ class RedisStore(BaseStore):
             self._abandon(staged)
         if outcome[0] == b"swept":
             raise Unavailable("parts of the upload have expired", ambiguous=False)
+        if outcome[0] == b"failed":
+            raise self._denied(outcome[1].decode(), outcome[2].decode(errors="replace"))
         if outcome[0] in _REFUSALS:
             kind, text = _REFUSALS[outcome[0]]
             raise kind(text)
         return outcome
+
+    def _denied(self, command: str, said: str) -> StoreError:
+        """What a script's failure at a command means."""
+        error = translate(ResponseError(said))
+        if not isinstance(error, PermissionDenied):
+            return error
+        return PermissionDenied(
+            f"Redis does not let the user of REDIS_URL run {command}, so nothing was changed: "
+            f"add +{command.lower()} to its ACL, whose least is in the setup guide ({said})"
+        )
 
     # -- uploads --------------------------------------------------------------------------------
 

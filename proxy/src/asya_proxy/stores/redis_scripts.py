@@ -12,7 +12,8 @@ one slot:
 
 A script answers with a list: `ok` or `again` (this very change was made before) and what came of it, or
 the name of a refusal. Every script that may grow memory writes its log entry first: a server that is full
-refuses that, before anything else has changed.
+refuses that, before anything else has changed. What an ACL denies is found out before the first change, too
+(`failed`, the command and the server's words): a change that is denied in its middle would lose what it replaces.
 """
 
 from __future__ import annotations
@@ -45,12 +46,29 @@ local function finish(outcome)
   return outcome
 end
 
--- What fails in its middle is forgotten, by a command that has just been allowed: its repeat must not be told `again`.
+-- A key that never is, and one for content that is not yet in its place.
+local NOBODY, COMING = BASE .. 'c:', BASE .. 'c:' .. ID .. ':coming'
+local doing = ''
+
+local function run(command, ...)
+  doing = command
+  return call(command, ...)
+end
+
+-- Whether these are allowed, asked in a form that does nothing.
+local function may_name() run('ZADD', NAMES, 'XX', 0, '') end
+local function may_unname() run('ZREM', NAMES, '') end
+local function may_expire() run('PEXPIRE', NOBODY, 1) end
+local function may_set(name, version) run('HSET', object(name), 'v', version) end
+
+-- Whatever follows the first change has been asked for before it. What fails is forgotten, by a command that has just
+-- been allowed: its repeat must not be told `again`.
 local function carry_out(change)
   local done, failure = pcall(change)
-  if done then return end
+  if done then return nil end
   call('SET', LOG, '', 'PX', 1)
-  error(failure, 0)
+  pcall(call, 'DEL', COMING)
+  return {'failed', doing, type(failure) == 'table' and failure.err or tostring(failure)}
 end
 
 local function stat(name)
@@ -79,12 +97,7 @@ local function no_room(name)
 end
 
 local function expire(upload, lengths)
-  for index = 0, pieces(lengths) - 1 do call('PEXPIRE', chunk(upload, index), GRACE) end
-end
-
-local function retire(name)
-  local f = call('HMGET', object(name), 'u', 'k')
-  if f[1] then expire(f[1], f[2]) end
+  for index = 0, pieces(lengths) - 1 do run('PEXPIRE', chunk(upload, index), GRACE) end
 end
 
 local function complete(upload, lengths)
@@ -95,18 +108,28 @@ local function complete(upload, lengths)
 end
 
 local function keep(upload, lengths)
-  for index = 0, pieces(lengths) - 1 do call('PERSIST', chunk(upload, index)) end
+  for index = 0, pieces(lengths) - 1 do run('PERSIST', chunk(upload, index)) end
+end
+
+local function fill(key, size, attrs, data, upload, lengths)
+  if upload ~= '' then
+    run('HSET', key, 'v', ID, 's', size, 'm', NOW, 'u', upload, 'k', lengths)
+  else
+    run('HSET', key, 'v', ID, 's', size, 'm', NOW, 'd', data)
+  end
+  if attrs ~= '' then run('HSET', key, 'a', attrs) end
 end
 
 local function store(name, size, attrs, data, upload, lengths, version)
-  local key = object(name)
-  if version then call('DEL', key) else call('ZADD', NAMES, 0, name) end
-  if upload ~= '' then
-    call('HSET', key, 'v', ID, 's', size, 'm', NOW, 'u', upload, 'k', lengths)
+  keep(upload, lengths)
+  if version then
+    fill(COMING, size, attrs, data, upload, lengths)
+    run('RENAME', COMING, object(name))
   else
-    call('HSET', key, 'v', ID, 's', size, 'm', NOW, 'd', data)
+    may_name()
+    fill(object(name), size, attrs, data, upload, lengths)
+    run('ZADD', NAMES, 0, name)
   end
-  if attrs ~= '' then call('HSET', key, 'a', attrs) end
 end
 """
 
@@ -121,25 +144,28 @@ local refusal = wrong(version, condition) or (not version and no_room(name))
 if refusal then return refusal end
 if not complete(upload, lengths) then return {'swept'} end
 local outcome = finish({'ok', ID, size, NOW, attrs})
-carry_out(function()
-  keep(upload, lengths)
-  if f[2] then expire(f[2], f[3]) end
+return carry_out(function()
+  if f[2] then may_expire() end
   store(name, size, attrs, data, upload, lengths, version)
-end)
-return outcome
+  if f[2] then expire(f[2], f[3]) end
+end) or outcome
 """
 
 _DELETE = """
 local name, condition = unpack(ARGV, 6, 7)
 local done = again()
 if done then return done end
-local version = call('HGET', object(name), 'v')
+local f = call('HMGET', object(name), 'v', 'u', 'k')
+local version = f[1]
 local refusal = wrong(version, condition) or (not version and {'absent'})
 if refusal then return refusal end
-retire(name)
-call('UNLINK', object(name))
-call('ZREM', NAMES, name)
-return finish({'ok'})
+return carry_out(function()
+  may_unname()
+  if f[2] then may_expire() end
+  run('UNLINK', object(name))
+  run('ZREM', NAMES, name)
+  if f[2] then expire(f[2], f[3]) end
+end) or finish({'ok'})
 """
 
 _APPEND = """
@@ -153,43 +179,38 @@ local refusal = not base and no_room(name)
 if refusal then return refusal end
 if not complete(upload, lengths) then return {'swept'} end
 reserve()
-keep(upload, lengths)
-if not base then
-  store(name, size, attrs, data, upload, lengths, base)
-else
-  local f = call('HMGET', key, 's', 'u', 'k')
-  local total, home, known = tonumber(f[1]) + tonumber(size), f[2], f[3]
-  if not home and upload == '' and total <= small then
-    call('HSET', key, 'd', call('HGET', key, 'd') .. data)
-  else
-    if not home then
-      local before = call('HGET', key, 'd')
-      home, known = fresh, ''
-      if #before > 0 then
-        call('SET', chunk(home, 0), before)
-        known = struct.pack('>I4', #before)
-      end
-      call('HDEL', key, 'd')
-    end
-    if upload ~= '' then
-      for index = 0, pieces(lengths) - 1 do
-        call('RENAME', chunk(upload, index), chunk(home, pieces(known) + index))
-      end
-      known = known .. lengths
-    elseif #data > 0 then
-      local last = #known > 0 and struct.unpack('>I4', known, #known - 3) or most
-      if last + #data <= most then
-        call('APPEND', chunk(home, pieces(known) - 1), data)
-        known = string.sub(known, 1, -5) .. struct.pack('>I4', last + #data)
-      else
-        call('SET', chunk(home, pieces(known)), data)
-        known = known .. struct.pack('>I4', #data)
-      end
-    end
-    call('HSET', key, 'u', home, 'k', known)
+local failed = carry_out(function()
+  if not base then return store(name, size, attrs, data, upload, lengths, base) end
+  local f = call('HMGET', key, 's', 'u', 'k', 'd')
+  local home, known, before, inline = f[2], f[3], f[4], not f[2]
+  local total = tonumber(f[1]) + tonumber(size)
+  if inline and upload == '' and total <= small then
+    return run('HSET', key, 'd', before .. data, 'v', ID, 's', whole(total), 'm', NOW)
   end
-  call('HSET', key, 'v', ID, 's', whole(total), 'm', NOW)
-end
+  may_set(name, base)
+  if inline then
+    run('HDEL', NOBODY, '')
+    home, known = fresh, #before > 0 and struct.pack('>I4', #before) or ''
+  end
+  local last = #known > 0 and struct.unpack('>I4', known, #known - 3) or most
+  local fits = upload == '' and #data > 0 and last + #data <= most
+  if fits then run('APPEND', LOG, '') end
+  keep(upload, lengths)
+  for index = 0, pieces(lengths) - 1 do
+    run('RENAME', chunk(upload, index), chunk(home, pieces(known) + index))
+  end
+  if inline and #before > 0 then run('SET', chunk(home, 0), before) end
+  if fits then
+    run('APPEND', chunk(home, pieces(known) - 1), data)
+    known = string.sub(known, 1, -5) .. struct.pack('>I4', last + #data)
+  elseif #data > 0 then
+    run('SET', chunk(home, pieces(known)), data)
+    known = known .. struct.pack('>I4', #data)
+  end
+  run('HSET', key, 'u', home, 'k', known .. lengths, 'v', ID, 's', whole(total), 'm', NOW)
+  if inline then run('HDEL', key, 'd') end
+end)
+if failed then return failed end
 local outcome = stat(name)
 if base then outcome[6] = base end
 return finish(outcome)
@@ -202,7 +223,8 @@ local done = again()
 if done then return done end
 local from = call('HGET', object(source), 'v')
 if not from then return {'absent'} end
-local version = call('HGET', object(name), 'v')
+local old = call('HMGET', object(name), 'v', 'u', 'k')
+local version = old[1]
 local refusal = wrong(from, when_source) or wrong(version, condition) or (not version and no_room(name))
 if refusal then return refusal end
 reserve()
@@ -211,14 +233,19 @@ reserve()
 _RENAME = (
     _PAIR
     + """
-if source ~= name then
-  retire(name)
-  call('RENAME', object(source), object(name))
-  call('ZREM', NAMES, source)
-  call('ZADD', NAMES, 0, name)
-end
-call('HSET', object(name), 'v', ID)
-return finish(stat(name))
+return carry_out(function()
+  if source ~= name then
+    may_set(source, from)
+    may_name()
+    may_unname()
+    if old[2] then may_expire() end
+    run('RENAME', object(source), object(name))
+    run('ZREM', NAMES, source)
+    run('ZADD', NAMES, 0, name)
+    if old[2] then expire(old[2], old[3]) end
+  end
+  run('HSET', object(name), 'v', ID)
+end) or finish(stat(name))
 """
 )
 
@@ -227,17 +254,21 @@ _COPY = (
     + """
 local fresh = ARGV[10]
 local f = call('HMGET', object(source), 'u', 'k')
-if source ~= name then
-  retire(name)
-  call('COPY', object(source), object(name), 'REPLACE')
-  if f[1] then
-    for index = 0, pieces(f[2]) - 1 do call('COPY', chunk(f[1], index), chunk(fresh, index)) end
-    call('HSET', object(name), 'u', fresh)
+return carry_out(function()
+  if source ~= name then
+    may_set(source, from)
+    may_name()
+    if old[2] then may_expire() end
+    if f[1] then
+      for index = 0, pieces(f[2]) - 1 do run('COPY', chunk(f[1], index), chunk(fresh, index)) end
+    end
+    run('COPY', object(source), object(name), 'REPLACE')
+    if f[1] then run('HSET', object(name), 'u', fresh) end
+    run('ZADD', NAMES, 0, name)
+    if old[2] then expire(old[2], old[3]) end
   end
-  call('ZADD', NAMES, 0, name)
-end
-call('HSET', object(name), 'v', ID, 'm', NOW)
-return finish(stat(name))
+  run('HSET', object(name), 'v', ID, 'm', NOW)
+end) or finish(stat(name))
 """
 )
 
@@ -265,18 +296,26 @@ local marked = call('EXISTS', object(target)) == 1
 local refusal = not marked and no_room(target)
 if refusal then return refusal end
 reserve()
-if marked then
-  call('DEL', object(target))
-  call('ZREM', NAMES, target)
-end
-for _, name in ipairs(moving) do
-  local new = target .. string.sub(name, #source + 1)
-  call('RENAME', object(name), object(new))
-  call('HSET', object(new), 'v', ID)
-  call('ZREM', NAMES, name)
-  call('ZADD', NAMES, 0, new)
-end
-return finish(outcome)
+return carry_out(function()
+  local first = call('HGET', object(moving[1]), 'v')
+  if first then may_set(moving[1], first) end
+  may_name()
+  may_unname()
+  if marked then run('DEL', NOBODY) end
+  for _, name in ipairs(moving) do
+    local new = target .. string.sub(name, #source + 1)
+    if call('EXISTS', object(name)) == 1 then
+      run('RENAME', object(name), object(new))
+      run('HSET', object(new), 'v', ID)
+      run('ZADD', NAMES, 0, new)
+    end
+    run('ZREM', NAMES, name)
+  end
+  if marked and moving[1] ~= source then
+    run('DEL', object(target))
+    run('ZREM', NAMES, target)
+  end
+end) or finish(outcome)
 """
 
 _SET_ATTRS = """
@@ -287,8 +326,7 @@ local version = call('HGET', object(name), 'v')
 local refusal = wrong(version, condition) or (not version and {'absent'})
 if refusal then return refusal end
 reserve()
-call('HSET', object(name), 'v', ID, 'a', attrs)
-return finish(stat(name))
+return carry_out(function() run('HSET', object(name), 'v', ID, 'a', attrs) end) or finish(stat(name))
 """
 
 # Has no write id: BASE, prefix, `/` or nothing, least, beyond, limit. Answers `more` and rows.

@@ -1,11 +1,16 @@
 """`asya run` with real proxies and runtimes: state that lasts, kills, stops, and errors that say what to do."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,6 +32,18 @@ def process(payload):
         f.write(str(count + 1))
     print("counted", count + 1)
     return {"count": count + 1, "pid": os.getpid(), "cwd": os.getcwd(), "greeting": os.environ.get("GREETING")}
+"""
+
+WAITS = """
+import pathlib, time
+
+def process(payload):
+    with open("/state/kept", "w") as f:
+        pathlib.Path("begun").touch()
+        while not pathlib.Path("go-on").exists():
+            time.sleep(0.01)
+        f.write("yes")
+    return {"stored": True}
 """
 
 
@@ -156,6 +173,39 @@ def test_killing_asya_run_leaves_no_orphans(tmp_path, state):
         for pid in pids:
             wait_until(lambda pid=pid: ended(pid))
         shutil.rmtree(directory)  # nobody was left to do it
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_ends_a_run_from_outside_lets_its_turn_finish(number, tmp_path, state):
+    manifest = actor(tmp_path, handler=WAITS)
+    with Running(manifest, *state) as run, ThreadPoolExecutor(1) as pool:
+        turn = pool.submit(run.ready().call, {})
+        wait_until(lambda: (manifest.parent / "begun").exists())
+        run.process.send_signal(number)
+        run.wait_for("draining turns=1")
+        (manifest.parent / "go-on").touch()
+        assert turn.result(60) == (200, {"stored": True})
+        assert run.stop(number) == 0
+    assert asya("state", "cat", "kept", *state).stdout == "yes"
+
+
+def test_a_reader_that_leaves_ends_the_run_and_nothing_stays_behind(tmp_path, state, free_port):
+    manifest = actor(tmp_path)
+    argv = [sys.executable, "-m", "asya_cli", "run", str(manifest), *state, "--port", str(free_port)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        lines = [process.stdout.readline()]
+        while " is ready: " not in lines[-1]:
+            lines.append(process.stdout.readline())
+            assert lines[-1], lines
+        process.stdout.close()
+        # Something has to be said before the loss can be noticed.
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{free_port}/", b"no json", timeout=60)
+        assert process.wait(60) == 1
+        assert process.stderr.read() == "Error: stopped, because the output cannot be written any more: Broken pipe\n"
+    pids = [int(line.rpartition(" ")[2]) for line in lines if "started, pid" in line]
+    assert len(pids) == 2
+    assert all(ended(pid) for pid in pids)
 
 
 def test_a_handler_that_cannot_be_imported_is_shown(tmp_path, state):

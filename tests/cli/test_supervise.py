@@ -149,9 +149,10 @@ async def test_a_program_that_is_not_there(tmp_path):
 
 
 async def test_what_never_becomes_ready_ends_the_run(tmp_path):
-    slow = process(tmp_path, "proxy", "import signal; signal.pause()", start_timeout=0.5)
+    argv = ("/bin/sh", "-c", "echo the store is away; exec sleep 1000")
+    slow = Process("proxy", argv, dict(os.environ), str(tmp_path), Endpoint(socket="x"), start_timeout=1.0)
     run = Run([slow])
-    with pytest.raises(CliError, match=r"proxy was not ready after 0\.5 s"):
+    with pytest.raises(CliError, match=r"proxy was not ready after 1 s\n    the store is away"):
         await run.until_ready()
     assert all(gone(pid) for pid in run.console.pids())
 

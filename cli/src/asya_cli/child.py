@@ -100,8 +100,8 @@ class Child:
             raise
         finally:
             os.close(write_end)
-        self._console.line(self.name, f"started, pid {self._running.pid}")
         self._reading = asyncio.create_task(self._read(output))
+        self._console.line(self.name, f"started, pid {self._running.pid}")
 
     async def exited(self) -> int:
         """Wait for its end and for its last line; the exit code, negative for a signal.

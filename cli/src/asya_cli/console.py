@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import TextIO
 
 # SGR codes of the names, in the order in which they first speak; none of them is red.
@@ -15,7 +16,8 @@ OWN_NAME = "asya"
 class Console:
     """Writes `name | line`, the names padded to `width`.
 
-    Colours only on a terminal, and not where NO_COLOR is set (no-color.org).
+    Colours only on a terminal, and not where NO_COLOR is set (no-color.org). Where nobody can read it any more (a
+    closed pipe or terminal, a full disk) it is silent, and calls `when_gone`, once.
     """
 
     def __init__(self, width: int = len(OWN_NAME), stream: TextIO | None = None) -> None:
@@ -23,16 +25,35 @@ class Console:
         self._stream = stream if stream is not None else sys.stdout
         self._colours: dict[str, str] = {}
         self._coloured = self._stream.isatty() and not os.environ.get("NO_COLOR")
+        self.gone: OSError | None = None
+        """Why nothing is written any more."""
+        self.when_gone: Callable[[], None] = lambda: None
 
     def line(self, name: str, text: str, *, alarm: bool = False) -> None:
         """One line, written and flushed at once."""
+        if self.gone is not None:
+            return
         label = f"{name:<{self.width}} |"
         if self._coloured:
             colour = _RED if alarm else self._colours.setdefault(name, _COLOURS[len(self._colours) % len(_COLOURS)])
             label = f"\x1b[{colour}m{label}\x1b[0m"
-        self._stream.write(f"{label} {text}\n" if text else f"{label}\n")
-        self._stream.flush()
+        try:
+            self._stream.write(f"{label} {text}\n" if text else f"{label}\n")
+            self._stream.flush()
+        except OSError as error:
+            self.gone = error
+            _into_nothing(self._stream)
+            self.when_gone()
 
     def say(self, text: str, *, alarm: bool = False) -> None:
         """A line of our own."""
         self.line(OWN_NAME, text, alarm=alarm)
+
+
+def _into_nothing(stream: TextIO) -> None:
+    """Let what is still in the stream's buffer go, so that the interpreter's end does not fail on it again."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, stream.fileno())
+    finally:
+        os.close(nothing)

@@ -23,12 +23,13 @@ _BACKOFF = 1.0
 
 
 async def supervise(replicas: Sequence[Sequence[Process]], console: Console, on_ready: Callable[[], None]) -> None:
-    """Run `replicas` until SIGINT or SIGTERM; call `on_ready` once all of them are ready.
+    """Run `replicas` until SIGINT, SIGTERM or SIGHUP; call `on_ready` once all of them are ready.
 
     Nothing of it runs any more when this returns or raises.
 
     Raises:
-        CliError: a process did not become ready, or died too often; the message has its exit and last lines.
+        CliError: a process did not become ready, or died too often; the message has its exit and last lines. Or
+            the console cannot be written any more.
     """
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -40,8 +41,12 @@ async def supervise(replicas: Sequence[Sequence[Process]], console: Console, on_
             console.say("stopping (again to kill)")
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = _signals()
+    for number in numbers:
         loop.add_signal_handler(number, told)
+    console.when_gone = stop.set
+    if console.gone is not None:
+        stop.set()
     children = [[Child(process, console) for process in replica] for replica in replicas]
     working = asyncio.create_task(_run(children, console, on_ready))
     stopping = asyncio.create_task(stop.wait())
@@ -52,10 +57,18 @@ async def supervise(replicas: Sequence[Sequence[Process]], console: Console, on_
         working.cancel()
         await asyncio.wait([working, stopping])
         await asyncio.gather(*(_stop(replica, hurry) for replica in children))
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)
     if not working.cancelled():
         working.result()
+    if console.gone is not None:
+        raise CliError(f"stopped, because the output cannot be written any more: {console.gone.strerror}")
+
+
+def _signals() -> list[signal.Signals]:
+    """Those that stop the run. A closed terminal sends SIGHUP, but nohup(1) asks to outlive it."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
 
 
 async def _run(children: Sequence[Sequence[Child]], console: Console, on_ready: Callable[[], None]) -> None:
@@ -81,7 +94,8 @@ async def _start(replica: Sequence[Child]) -> None:
         try:
             code = await child.until_ready()
         except TimeoutError:
-            raise CliError(f"{child.name} was not ready after {child.process.start_timeout:g} s") from None
+            why = f"was not ready after {child.process.start_timeout:g} s{_quoted(child)}"
+            raise CliError(f"{child.name} {why}") from None
         if code is not None:
             raise CliError(f"{child.name} ended before it was ready ({describe_exit(code)}){_quoted(child)}")
 

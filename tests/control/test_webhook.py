@@ -5,7 +5,10 @@ import base64
 import datetime
 import io
 import json
+import re
 import ssl
+import time
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -14,12 +17,22 @@ from hypothesis import strategies as st
 
 from asya_operator import admission
 from asya_operator.certificates import Held, issue
-from asya_operator.webhook import MAX_BODY, Addresses, Files, Server
+from asya_operator.precedence import LINGER_SECONDS
+from asya_operator.webhook import (
+    FINISH_SECONDS,
+    LONGEST_DRAIN_SECONDS,
+    MAX_BODY,
+    Addresses,
+    Drain,
+    Files,
+    Server,
+)
 from support.pods import SETTINGS, pod
 
 NOW = datetime.datetime.now(datetime.UTC)
 NAME = "asya-webhook.asya.svc"
 HELD = issue(Held(), NOW, (NAME,))
+DEPLOYMENT = Path(__file__).resolve().parents[2] / "chart" / "templates" / "webhook" / "deployment.yaml"
 
 
 def review(**changes):
@@ -65,6 +78,35 @@ class Client:
     async def health(self, path: str):
         async with self.session.get(f"http://127.0.0.1:{self.server.addresses.health_port}{path}") as answer:
             return answer.status, await answer.text()
+
+
+class ApiServerConnection:
+    """One that is kept between two reviews, as Go's HTTP client keeps it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def open(cls, port: int) -> "ApiServerConnection":
+        context = ssl.create_default_context(cadata=HELD.bundle().decode())
+        return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=NAME))
+
+    async def post(self, body: bytes) -> bool:
+        """Whether another may follow.
+
+        Raises:
+            OSError, EOFError: the connection ended before the answer did.
+        """
+        head = f"POST /mutate HTTP/1.1\r\nHost: {NAME}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        self._writer.write(head.encode() + b"\r\n\r\n" + body)
+        answer = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
+        assert answer.startswith("http/1.1 200 ")
+        await self._reader.readexactly(int(re.search(r"content-length: (\d+)", answer)[1]))
+        return "connection: close" not in answer
+
+    async def close(self) -> None:
+        self._writer.close()
+        await self._writer.wait_closed()
 
 
 @pytest.fixture
@@ -247,3 +289,70 @@ async def test_an_expired_certificate_is_not_ready(files):
     finally:
         await client.session.close()
         await server.stop(lame_duck=0)
+
+
+async def test_nobody_that_keeps_connections_loses_a_review_when_a_webhook_ends(files):
+    """API servers keep connections to a pod that ends, open others to the pods that stay, and repeat nothing."""
+    put(files, HELD)
+    servers = [Server(SETTINGS, files, Addresses("127.0.0.1", 0, 0)) for _ in range(2)]
+    for server in servers:
+        await server.start()
+        await server.listening.wait()
+    ending, staying = (server.addresses.port for server in servers)
+    kept: list[ApiServerConnection] = []
+    reviewed, lost, over = 0, [], asyncio.Event()
+
+    async def create() -> None:
+        nonlocal reviewed
+        body = json.dumps(review()).encode()
+        while not over.is_set():
+            port = staying if servers[0].drain.stopping.is_set() else ending
+            connection = kept.pop() if kept else await ApiServerConnection.open(port)
+            try:
+                again = await connection.post(body)
+            except (OSError, EOFError) as error:
+                lost.append(repr(error))
+                continue
+            reviewed += 1
+            if again:
+                kept.append(connection)
+            else:
+                await connection.close()
+
+    users = [asyncio.create_task(create()) for _ in range(6)]
+    try:
+
+        async def busy():
+            return reviewed > 30
+
+        await eventually(busy)
+        await servers[0].stop(lame_duck=0.3)
+    finally:
+        over.set()
+        await asyncio.gather(*users)
+        for connection in kept:
+            await connection.close()
+        await servers[1].stop(lame_duck=0)
+        if not servers[0].drain.stopping.is_set():
+            await servers[0].stop(lame_duck=0)
+    assert lost == []
+
+
+def test_an_end_is_over_before_the_kubelet_kills_and_the_operator_goes_on():
+    longest = LONGEST_DRAIN_SECONDS + FINISH_SECONDS
+    assert longest <= LINGER_SECONDS
+    grace = re.search(r"terminationGracePeriodSeconds: (\d+)", DEPLOYMENT.read_text())
+    assert longest < int(grace[1])
+
+
+async def test_an_end_waits_for_those_that_still_ask_and_not_for_ever():
+    drain = Drain()
+    asking = asyncio.create_task(drain.quiet(0.3, 60.0))
+    for _ in range(8):
+        await asyncio.sleep(0.1)
+        drain.asked = time.monotonic()
+    assert not asking.done()
+    async with asyncio.timeout(10):
+        await asking
+        drain.asked = time.monotonic() + 3600
+        await drain.quiet(0.1, 0.2)

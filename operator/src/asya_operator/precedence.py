@@ -13,8 +13,8 @@ from asya_operator.settings import WebhookSettings
 
 log = logging.getLogger("asya_operator.precedence")
 
-# After its rollout the last old pods go on answering (webhook.LAME_DUCK_SECONDS), and finish what is open.
-LINGER_SECONDS = 15.0
+# After its rollout the last old pods go on answering (webhook.LONGEST_DRAIN_SECONDS), and finish what is open.
+LINGER_SECONDS = 20.0
 
 
 class Precedence:

@@ -8,7 +8,7 @@ import logging
 import signal
 import ssl
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
@@ -24,8 +24,11 @@ log = logging.getLogger("asya_operator.webhook")
 MAX_BODY = 8 * 2**20
 BODY_SECONDS = 10.0
 RELOAD_SECONDS = 1.0
-# The endpoint's removal takes a moment to reach every API server.
+# The endpoint's removal takes a moment to reach every node: an end waits until nobody has asked for so long,
 LAME_DUCK_SECONDS = 5.0
+# and not longer than this. What is open then may still be answered.
+LONGEST_DRAIN_SECONDS = 15.0
+FINISH_SECONDS = 5.0
 
 
 class Metrics:
@@ -130,14 +133,33 @@ def _server_context() -> ssl.SSLContext:
     return context
 
 
-def review_app(settings: Settings, metrics: Metrics) -> web.Application:
+@dataclass
+class Drain:
+    """The end of a server, seen by those that ask: when the last of them did, in seconds of `time.monotonic`."""
+
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: float = 0.0
+
+    async def quiet(self, seconds: float, longest: float) -> None:
+        """Wait until nobody has asked for `seconds`, from now on, and `longest` seconds at most."""
+        began = now = time.monotonic()
+        while now < (end := min(max(began, self.asked) + seconds, began + longest)):
+            await asyncio.sleep(end - now)
+            now = time.monotonic()
+
+
+def review_app(settings: Settings, metrics: Metrics, drain: Drain) -> web.Application:
     """What listens with TLS: `POST /mutate`."""
 
     async def mutate(request: web.Request) -> web.Response:
         started = time.perf_counter()
+        drain.asked = time.monotonic()
         response, result = await _mutate(request, settings)
         metrics.reviews.labels(result).inc()
         metrics.seconds.observe(time.perf_counter() - started)
+        if drain.stopping.is_set():
+            # API servers keep connections, and do not repeat what they sent on one that is closed under it.
+            response.force_close()
         return response
 
     app = web.Application(client_max_size=MAX_BODY)
@@ -174,7 +196,9 @@ async def _mutate(request: web.Request, settings: Settings) -> tuple[web.Respons
     return web.json_response(answer.body), result
 
 
-def health_app(certificate: Certificate, metrics: Metrics, stopping: asyncio.Event) -> web.Application:
+def health_app(
+    certificate: Certificate, metrics: Metrics, listening: asyncio.Event, stopping: asyncio.Event
+) -> web.Application:
     """What listens without TLS: `/healthz`, `/readyz`, `/metrics`."""
 
     async def healthz(_: web.Request) -> web.Response:
@@ -185,6 +209,8 @@ def health_app(certificate: Certificate, metrics: Metrics, stopping: asyncio.Eve
             return web.Response(status=503, text="stopping\n")
         if not certificate.valid(time.time()):
             return web.Response(status=503, text="no valid certificate yet\n")
+        if not listening.is_set():
+            return web.Response(status=503, text="not listening yet\n")
         return web.Response(text="ok\n")
 
     async def prometheus(_: web.Request) -> web.Response:
@@ -212,7 +238,8 @@ class Server:
     def __init__(self, settings: Settings, files: Files, addresses: Addresses) -> None:
         self.metrics = Metrics()
         self.certificate = Certificate(files, self.metrics)
-        self.stopping = asyncio.Event()
+        self.drain = Drain()
+        self.listening = asyncio.Event()
         self.addresses = addresses
         self._settings = settings
         self._runners: list[web.AppRunner] = []
@@ -220,18 +247,19 @@ class Server:
 
     async def start(self) -> None:
         """Listen: health at once, reviews as soon as there is a certificate."""
-        health = health_app(self.certificate, self.metrics, self.stopping)
+        health = health_app(self.certificate, self.metrics, self.listening, self.drain.stopping)
         self.addresses.health_port = await self._listen(health, self.addresses.health_port, None)
         self._tasks = [asyncio.create_task(self.certificate.watch()), asyncio.create_task(self._serve())]
 
     async def _serve(self) -> None:
         await self.certificate.ready.wait()
-        app = review_app(self._settings, self.metrics)
+        app = review_app(self._settings, self.metrics, self.drain)
         self.addresses.port = await self._listen(app, self.addresses.port, self.certificate.context)
+        self.listening.set()
         log.info("listening", extra={"port": self.addresses.port})
 
     async def _listen(self, app: web.Application, port: int, context: ssl.SSLContext | None) -> int:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=10.0)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=FINISH_SECONDS)
         await runner.setup()
         self._runners.append(runner)
         site = web.TCPSite(runner, self.addresses.host, port, ssl_context=context)
@@ -239,9 +267,9 @@ class Server:
         return int(runner.addresses[0][1])
 
     async def stop(self, lame_duck: float = LAME_DUCK_SECONDS) -> None:
-        """Say not ready, go on answering for `lame_duck` seconds, finish what is open, end."""
-        self.stopping.set()
-        await asyncio.sleep(lame_duck)
+        """Say not ready, go on answering until nobody has asked for `lame_duck` seconds, finish what is open, end."""
+        self.drain.stopping.set()
+        await self.drain.quiet(lame_duck, LONGEST_DRAIN_SECONDS)
         for task in self._tasks:
             task.cancel()
         for runner in reversed(self._runners):

@@ -29,6 +29,11 @@ def test_every_command_has_its_golden_file():
     assert sorted(commands_below(main)) == sorted(COMMANDS)
 
 
+def test_short_help_is_help():
+    for words in (["-h"], ["state", "ls", "-h"]):
+        assert CliRunner().invoke(main, words).exit_code == 0
+
+
 def test_every_help_has_the_exit_codes():
     for command in COMMANDS:
         output = CliRunner().invoke(main, [*command.split(), "--help"], terminal_width=1000).output

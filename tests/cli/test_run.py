@@ -237,6 +237,8 @@ def test_a_port_in_use_is_named(tmp_path, state):
         (["actor.yaml", "--actor", "other"], 2, "no AsyncActor is called 'other'"),
         (["actor.yaml", "--replicas", "0"], 2, "--replicas"),
         (["actor.yaml", "--port", "65535", "--replicas", "2"], 2, "above 65535"),
+        (["actor.yaml", "--state", "bad.yaml"], 3, "bad.yaml (File exists): choose another --state DIR"),
+        (["actor.yaml", "--state", "/proc/state"], 3, "/proc/state (No such file or directory): choose"),
         (["bad.yaml"], 2, "spec.handlr: no such field; did you mean 'handler'?"),
         (["two.yaml"], 2, "which one? --actor counter, --actor other"),
     ],

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -93,10 +95,17 @@ def test_ls_of_a_file(state, path):
 def test_ls_json_is_for_programs(state):
     (entry, *rest) = json.loads(ls(state, "--json").output)
     assert len(rest) == 4
-    assert set(entry) == {"key", "size", "mtime", "etag"}
+    assert set(entry) == {"path", "key", "size", "mtime", "etag"}
     assert (entry["key"], entry["size"]) == ("ada/history.json", 2)
     assert entry["mtime"].endswith("+00:00")
     assert entry["etag"]
+
+
+def test_a_path_of_the_json_is_one_that_cat_takes(state):
+    seed(state, "default/other/", {"dir/ünï %20.txt".encode(): b"found"})
+    (entry,) = json.loads(ls(state, "--actor", "other", "--json").output)
+    assert entry["path"] == "/state/dir/ünï %20.txt"
+    assert cat(state, "--actor", "other", entry["path"]).output == "found"
 
 
 def test_cat_gives_the_bytes_as_they_are(state):
@@ -153,9 +162,30 @@ def test_several_actors_must_be_told_apart(state):
     assert ls(state, "--namespace", "nobody").exit_code == 5
 
 
-def test_an_empty_state_of_a_known_actor_lists_nothing(state):
+def test_an_actor_that_has_stored_nothing_yet_lists_nothing(state):
+    seed(state, "default/new/", {b".asya/probe": b"ours"})
     result = ls(state, "--actor", "new")
     assert (result.exit_code, result.output) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "prefix"), [(["--actor", "chat-agnet"], "default/chat-agnet/"), (["--mount", "cash"], "chat-agent@cash/")]
+)
+def test_an_actor_or_mount_that_was_never_there_is_code_5(state, words, prefix):
+    result = ls(state, *words, "--json")
+    assert result.exit_code == 5
+    assert prefix in result.output
+    assert "--actor, --namespace or --mount" in result.output
+
+
+def test_output_that_cannot_be_written_is_one_line(state):
+    argv = [sys.executable, "-m", "asya_cli", "state", "ls", "--state", str(state)]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (
+        1,
+        "Error: the output cannot be written: No space left on device\n",
+    )
 
 
 def test_looking_makes_nothing(tmp_path):

@@ -1,8 +1,8 @@
 """What `asya` can fail with, and the exit code of each.
 
-    CliError (1: an actor's process failed)
+    CliError (1: an actor's process failed, or the output cannot be written)
     ├── Refused (2: a manifest, an option or a name that cannot work)
-    ├── Missing (3: this machine lacks something: a variable, a free port, Linux)
+    ├── Missing (3: this machine lacks something: a variable, a free port, a directory, Linux)
     ├── NotAnswering (4: the state could not be asked)
     └── Absent (5: no such state file, or no state at all)
 
@@ -37,6 +37,7 @@ class Absent(CliError):
 
 
 EXIT_CODES = (
-    "Exit codes: 0 done, or stopped by Ctrl-C; 1 a process of the actor failed; 2 bad option or manifest; "
-    "3 this machine lacks something (variable, port, Linux); 4 the state could not be asked; 5 no such state file."
+    "Exit codes: 0 done, or stopped by Ctrl-C; 1 a process of the actor failed, or the output cannot be written; "
+    "2 bad option or manifest; 3 this machine lacks something (variable, port, directory, Linux); "
+    "4 the state could not be asked; 5 no such state file, or none at all."
 )

@@ -37,6 +37,8 @@ def run(manifest: Path, name: str | None, backend: str, state_dir: str, replicas
         )
     actor = read_actor(manifest, name)
     chosen = parse_backend(backend, state_dir)
+    if actor.spec.state_proxy is not None and chosen is not None and chosen.kind == "sqlite":
+        _writable(chosen.variables["SQLITE_DIR"])
     first = actor.spec.port if port is None else port
     if first + replicas - 1 > 65535:
         raise Refused(f"--port {first} with {replicas} replicas: the last port would be above 65535")
@@ -51,6 +53,19 @@ def run(manifest: Path, name: str | None, backend: str, state_dir: str, replicas
         console.say("stopped")
     finally:
         shutil.rmtree(directory)
+
+
+def _writable(directory: str) -> None:
+    """Make the directory of the state, if it is not there.
+
+    Raises:
+        Missing: it cannot be written to.
+    """
+    try:
+        os.makedirs(directory, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise Missing(f"the state cannot lie in {directory} ({error.strerror}): choose another --state DIR") from None
 
 
 def _short_directory() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import json
 import os
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import click
 
-from asya_cli.errors import Absent, Refused
+from asya_cli.errors import Absent, CliError, Refused
 from asya_cli.places import DEADLINE, Question, StatePlace, as_cli_error, connected, find_place
 from asya_contract.names import RESERVED_SEGMENT
 from asya_contract.wire import BadKey, check_key, encode_key
@@ -26,25 +27,29 @@ async def show_list(question: Question, path: str, *, as_json: bool) -> None:
     """Print each state file at or below `path`: size in bytes, time of the last write (UTC), name.
 
     Raises:
-        Absent: there is none.
+        Absent: there is none at `path`, or nothing of this actor at all.
     """
     place = await find_place(question, os.environ)
     key = _key(path, place)
     store = await connected(place)
     try:
         entries = [entry async for entry in _walk(store, key)]
+        known = bool(entries or key or (await asyncio.wait_for(store.list(b""), DEADLINE)).entries)
     except (StoreError, TimeoutError) as error:
         raise as_cli_error(place, error) from None
     finally:
         await store.close()
+    if not known:
+        where = f"below {place.config.prefix} in {place.kind} bucket {place.config.bucket}"
+        raise Absent(f"nothing was ever stored {where}: is it another --actor, --namespace or --mount?")
     if not entries and key:
         raise Absent(f"{_shown(key)}: there is no such state file or directory")
     if as_json:
-        click.echo(json.dumps([_as_json(entry) for entry in entries], indent=2))
+        _print(json.dumps([_as_json(entry, place) for entry in entries], indent=2) + "\n")
         return
     width = max([4, *(len(str(entry.size)) for entry in entries)])
     for entry in entries:
-        click.echo(f"{entry.size:>{width}}  {_time(entry.mtime_ns):%Y-%m-%d %H:%M:%S}  {_shown(entry.key)}")
+        _print(f"{entry.size:>{width}}  {_time(entry.mtime_ns):%Y-%m-%d %H:%M:%S}  {_shown(entry.key)}\n")
 
 
 async def show_content(question: Question, path: str, *, as_json: bool) -> None:
@@ -68,14 +73,23 @@ async def show_content(question: Question, path: str, *, as_json: bool) -> None:
         if as_json:
             content = b"".join([piece async for piece in pieces])
             entry = Entry(key, stat.version, stat.size, stat.mtime_ns)
-            click.echo(json.dumps(_as_json(entry) | _content(content), indent=2))
+            _print(json.dumps(_as_json(entry, place) | _content(content), indent=2) + "\n")
         else:
             async for piece in pieces:
-                click.echo(piece, nl=False)
+                _print(piece)
     except (StoreError, TimeoutError) as error:
         raise as_cli_error(place, error) from None
     finally:
         await store.close()
+
+
+def _print(output: str | bytes) -> None:
+    try:
+        click.echo(output, nl=False)
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # click ends quietly where `head` has seen enough
+            raise
+        raise CliError(f"the output cannot be written: {error.strerror}") from None
 
 
 def _key(path: str, place: StatePlace) -> bytes:
@@ -120,9 +134,10 @@ async def _pieces(data: bytes | None, stream: AsyncIterator[bytes] | None) -> As
             yield piece
 
 
-def _as_json(entry: Entry) -> dict[str, Any]:
-    """`key` percent-encoded as on the wire, `mtime` in ISO 8601, `etag` the version."""
+def _as_json(entry: Entry, place: StatePlace) -> dict[str, Any]:
+    """`path` as the handler sees it, `key` percent-encoded as on the wire, `mtime` in ISO 8601, `etag` the version."""
     return {
+        "path": f"{place.mount_path}/{os.fsdecode(entry.key)}",
         "key": encode_key(entry.key),
         "size": entry.size,
         "mtime": _time(entry.mtime_ns).isoformat(),

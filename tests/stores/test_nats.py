@@ -36,7 +36,8 @@ from asya_proxy.stores.base import ABSENT, Body, Change, Reading, StoreConfig, m
 from asya_proxy.stores.nats import NatsStore
 from asya_proxy.stores.nats_credentials import Credentials
 from asya_proxy.stores.nats_house import ORPHAN_AGE
-from asya_proxy.stores.nats_record import MAX_PAST, Run, decode_key, encode_key, pieces, subject_filter
+from asya_proxy.stores.nats_record import MAX_PAST, Head, Run, decode_key, encode_key, pieces, subject_filter
+from asya_proxy.stores.nats_spilled import Spilled
 from asya_proxy.stores.nats_streams import ATOMIC_REPLICAS
 from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
 from support.nats_accounts import ACCOUNT, Identity, Trust
@@ -261,6 +262,81 @@ async def test_repeats_are_found_where_too_many_followed(store: NatsStore) -> No
     assert (again.stat.version, again.base) == (first.stat.version, None)
     assert await content(await store.get(b"log")) == before
     assert before.count(b"first;") == 1
+
+
+async def test_repeats_are_found_by_a_proxy_that_did_not_see_their_ids_go(
+    server: NatsServer, store: NatsStore, connect: Open
+) -> None:
+    first = await store.put(b"f", Body(b"first"), change(write_id="first"))
+    for _ in range(2 * MAX_PAST):
+        await store.put(b"f", Body(b"x"), change())
+    other = await connect(server, store._config.bucket)
+    assert (await other.put(b"f", Body(b"first"), change(write_id="first"))).version == first.version
+    second = await other.put(b"f", Body(b"second"), change(write_id="second"))
+    for _ in range(2 * MAX_PAST):
+        await other.put(b"f", Body(b"x"), change())
+    assert (await store.put(b"f", Body(b"second"), change(write_id="second"))).version == second.version
+    assert await content(await store.get(b"f")) == b"x"
+
+
+async def test_a_busy_file_is_not_asked_for_ids_that_nobody_used(
+    store: NatsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    last = store._jetstream.last
+
+    async def counting(stream: str, subject: str) -> Any:
+        asked.append(stream)
+        return await last(stream, subject)
+
+    monkeypatch.setattr(store._jetstream, "last", counting)
+    for number in range(3 * MAX_PAST):
+        await store.put(b"f", Body(b"%d" % number), change(write_id=f"w{number}"))
+    assert asked == [store._streams.files]
+    await store.put(b"f", Body(b"0"), change(write_id="w0"))
+    assert asked == [store._streams.files, store._streams.ids]
+
+
+class TestSpilled:
+    """What is known of the stream of ids without asking for it."""
+
+    @pytest.fixture
+    def now(self) -> list[float]:
+        return [0.0]
+
+    @pytest.fixture
+    def spilled(self, now: list[float]) -> Spilled:
+        return Spilled(120.0, 2, clock=lambda: now[0])
+
+    def test_nothing_is_known_of_a_file_with_ids_from_before(self, spilled: Spilled) -> None:
+        head = Head(7, spilled_ns=1000)
+        spilled.read(b"f", head, 500)
+        assert not spilled.lacks(b"f", head, "a")
+        spilled.read(b"f", head, 1500)  # by now they count no more
+        assert spilled.lacks(b"f", head, "a")
+
+    def test_what_went_there_is_not_lacking_for_a_window_at_least(self, spilled: Spilled, now: list[float]) -> None:
+        spilled.read(b"f", Head(1), 5)
+        now[0] = 119.0
+        spilled.wrote(b"f", Head(1), Head(2, spilled_ns=9), ["a"])
+        assert not spilled.lacks(b"f", Head(2), "a")
+        assert spilled.lacks(b"f", Head(2), "b")
+        assert spilled.lacks(b"f", Head(1), "a") is False  # another version than the one that is known
+        now[0] = 239.0
+        assert not spilled.lacks(b"f", Head(2), "a")
+        now[0] = 999.0
+        assert spilled.lacks(b"f", Head(2), "a")
+
+    def test_another_writer_ends_what_is_known(self, spilled: Spilled) -> None:
+        spilled.read(b"f", Head(1), 5)
+        spilled.read(b"f", Head(5, spilled_ns=9), 5)
+        spilled.wrote(b"f", Head(5, spilled_ns=9), Head(6, spilled_ns=9), [])
+        assert not spilled.lacks(b"f", Head(6), "a")
+
+    def test_files_that_are_known_are_few(self, spilled: Spilled) -> None:
+        for key in (b"1", b"2", b"3"):
+            spilled.read(key, Head(1), 5)
+        assert [spilled.lacks(key, Head(1), "a") for key in (b"1", b"2", b"3")] == [False, True, True]
 
 
 async def test_a_repeat_by_another_proxy_is_no_conflict(server: NatsServer, store: NatsStore, connect: Open) -> None:
@@ -818,8 +894,8 @@ async def test_a_client_that_cannot_close_leaves_no_task(tmp_path: Path, connect
         link = store._jetstream.link
         assert link._current is not None
         client = link._current.client
-        tasks = [subscription._wait_for_msgs_task for subscription in client._subs.values()]
-        assert tasks
+        assert all(subscription._wait_for_msgs_task is None for subscription in client._subs.values())
+        tasks = [client._reading_task, client._flusher_task, client._ping_interval_task]
 
         async def breaks() -> None:
             raise ConnectionResetError

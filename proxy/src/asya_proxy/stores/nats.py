@@ -66,6 +66,7 @@ from asya_proxy.stores.nats_record import (
     id_token,
     read_head,
 )
+from asya_proxy.stores.nats_spilled import Spilled
 from asya_proxy.stores.nats_streams import Streams
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ class NatsStore(BaseStore):
         self._listing = Listing(self._streams, self._prefix, config.write_window)
         self._connected: tuple[JetStream, Chunks] | None = None
         self._heads: OrderedDict[bytes, Head] = OrderedDict()
+        self._spilled = Spilled(config.write_window, HEADS)
         self._locks: weakref.WeakValueDictionary[bytes, asyncio.Lock] = weakref.WeakValueDictionary()
         self._housekeeping: asyncio.Task[None] | None = None
 
@@ -215,12 +217,13 @@ class NatsStore(BaseStore):
     async def _read(self, key: bytes) -> _Stored:
         """The last message of a key, from the stream's leader."""
         found = await self._jetstream.last(self._streams.files, self._streams.file(self._name(key)))
-        if found is None:
-            self._remember(key, ABSENT_HEAD)
-            return _NOTHING
-        head = read_head(found.sequence, found.headers, len(found.data), found.time_ns)
-        self._remember(key, head)
-        return _Stored(head, found.data)
+        stored = _NOTHING
+        if found is not None:
+            head = read_head(found.sequence, found.headers, len(found.data), found.time_ns)
+            stored = _Stored(head, found.data)
+        self._remember(key, stored.head)
+        self._spilled.read(key, stored.head, time.time_ns() - self._window_ns)
+        return stored
 
     def _remember(self, key: bytes, head: Head) -> None:
         self._heads[key] = head
@@ -387,6 +390,7 @@ class NatsStore(BaseStore):
         version = await self._jetstream.publish(self._streams.files, file, data, headers, previous.version)
         head = replace(head, version=version)
         self._remember(key, head)
+        self._spilled.wrote(key, previous, head, map(Outcome.token_of, spilled))
         if head.deleted:
             self._house.drop_marker(name, version)
         self._listing.note(key, head)
@@ -399,7 +403,8 @@ class NatsStore(BaseStore):
     async def _settled(self, key: bytes, head: Head, token: str) -> _Done | None:
         """How a change ended whose id was seen before."""
         outcome = head.find(token)
-        if outcome is None and head.spilled_ns and head.spilled_ns >= time.time_ns() - self._window_ns:
+        recent = head.spilled_ns and head.spilled_ns >= time.time_ns() - self._window_ns
+        if outcome is None and recent and not self._spilled.lacks(key, head, token):
             found = await self._jetstream.last(self._streams.ids, self._streams.id(self._name(key), token))
             outcome = Outcome.parse(found.data.decode()) if found is not None else None
         if outcome is None:

@@ -13,8 +13,9 @@ import itertools
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -86,6 +87,17 @@ def _bare(url: str) -> str:
 class _Waiter:
     answer: asyncio.Future[Msg]
     subject: str
+
+
+class _Inbox:
+    """Stands where nats-py takes a future for one answer, and is handed each as it is read. A callback would cost
+    every answer a queue and a task of nats-py's, and two turns of the loop."""
+
+    def __init__(self, deliver: Callable[[Msg], None]) -> None:
+        self.set_result = deliver
+
+    def cancelled(self) -> bool:
+        return False
 
 
 @dataclass(slots=True)
@@ -272,9 +284,6 @@ class Link:
         async def on_closed() -> None:
             self._lose(generation, LOST)
 
-        async def on_message(message: Msg) -> None:
-            self._deliver(generation, message)
-
         def on_end(task: asyncio.Task[None]) -> None:
             # A client whose closing fails half way says nothing at all: its tasks' end is the only sign.
             _observe(task)
@@ -294,7 +303,8 @@ class Link:
                     ping_interval=PING_EVERY,
                     **credentials,
                 )
-                await client.subscribe(f"{generation.inbox}.*", cb=on_message, pending_bytes_limit=0)
+                inbox: Any = _Inbox(partial(self._deliver, generation))
+                await client.subscribe(f"{generation.inbox}.*", future=inbox)
                 for _ in range(2):  # its first ping may overtake the subscription
                     await client.flush(timeout=self._timeout)  # type: ignore[arg-type]
                 if generation.refusal:

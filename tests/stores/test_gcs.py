@@ -8,6 +8,7 @@ import gzip
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 from google.auth.credentials import AnonymousCredentials, Credentials
+from google.auth.exceptions import RefreshError
 from google.cloud.storage import Client
 
 from asya_proxy.errors import (
@@ -33,7 +35,7 @@ from asya_proxy.errors import (
     TooLarge,
     Unavailable,
 )
-from asya_proxy.stores import gcs, gcs_client, gcs_objects, object_keys
+from asya_proxy.stores import gcs, gcs_calls, gcs_client, gcs_objects, object_keys
 from asya_proxy.stores.base import ABSENT, ANY, CHUNK, Body, Change, Past, Reading, StoreConfig, match
 from asya_proxy.stores.gcs import GcsStore
 from asya_proxy.stores.http_link import Answer, HttpLink
@@ -605,6 +607,88 @@ class TestConnecting:
         stat = await store.put(b"f", Body(b"x"), change())
         assert identity.fetched == before + 2
         assert await store.head(b"f") == stat
+
+    async def test_requests_that_are_refused_together_fetch_one_token(
+        self, server: GcsServer, connect: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Small ones and those of the library, where the token has expired, and where it was revoked."""
+        identity = Identity()
+        monkeypatch.setattr(gcs_client, "credentials", lambda environ: identity)
+        store = await connect(server)
+
+        async def together() -> None:
+            writes = (store.put(b"f%d" % number, Body(b"x"), change()) for number in range(20))
+            await asyncio.gather(*writes, *(store.list(b"") for _ in range(5)))
+
+        before = identity.fetched
+        identity.expiry = datetime(2020, 1, 1)  # naive, as the library has it
+        await together()
+        assert identity.fetched == before + 1
+        for _ in range(25):
+            server.fault("", Answer=401, Code="authError", Hold=True)
+        refused = asyncio.create_task(together())
+        while server.state()["waiting"] < 25:
+            await asyncio.sleep(0.005)
+        server.release()
+        await refused
+        assert identity.fetched == before + 2
+
+    async def test_a_token_that_stays_refused_is_asked_for_now_and_then(
+        self, server: GcsServer, connect: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        identity = Identity()
+        read = Counter[str]()
+
+        def credentials(_environ: object) -> Identity:
+            read["credentials"] += 1
+            return identity
+
+        monkeypatch.setattr(gcs_client, "credentials", credentials)
+        store = await connect(server)
+        client = store._calls.link.client
+        for _ in range(100):
+            server.fault("", Answer=401, Code="authError")
+        before, reads = identity.fetched, read["credentials"]
+        for _ in range(10):
+            with pytest.raises(PermissionDenied, match="wrong or expired"):
+                await store.put(b"f", Body(b"x"), change())
+            with pytest.raises(PermissionDenied, match="wrong or expired"):
+                await store.list(b"")
+        assert (identity.fetched, read["credentials"]) == (before + 1, reads + 1)
+        monkeypatch.setattr(gcs_calls, "RENEWAL", 0.0)
+        with pytest.raises(PermissionDenied):
+            await store.list(b"")
+        assert (identity.fetched, read["credentials"]) == (before + 2, reads + 2)
+        assert store._calls.link.client is client
+        server.release()
+        assert (await store.list(b"")).entries == []
+
+    async def test_a_key_that_was_deleted_is_not_tried_with_each_request(
+        self, server: GcsServer, connect: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        environ = dict(server.environ)
+        identity = Identity()
+        monkeypatch.setattr(gcs_client, "credentials", lambda environ: identity)
+        store = await connect(server, environ=environ)
+        tried = Counter[str]()
+
+        def refresh(_self: Identity, _request: object) -> None:
+            tried["refresh"] += 1
+            raise RefreshError("invalid_grant: Invalid JWT Signature.")  # type: ignore[no-untyped-call]
+
+        with monkeypatch.context() as deleted:
+            deleted.setattr(Identity, "refresh", refresh)
+            identity.expiry = datetime(2020, 1, 1)  # naive, as the library has it
+            for _ in range(5):
+                outcomes = await asyncio.gather(
+                    store.put(b"f", Body(b"x"), change()), store.list(b""), store.head(b"f"), return_exceptions=True
+                )
+                for outcome in outcomes:
+                    assert isinstance(outcome, PermissionDenied)
+                    assert "missing or wrong (invalid_grant" in str(outcome)
+        assert tried["refresh"] == 2
+        environ["GOOGLE_APPLICATION_CREDENTIALS"] = "another key"
+        await store.put(b"f", Body(b"x"), change())
 
     async def test_refused_credentials_are_read_anew(self, server: GcsServer, connect: Open, tmp_path: Any) -> None:
         environ = dict(server.environ)

@@ -7,6 +7,7 @@ and copies go through the library, the rest through `gcs_objects`.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +17,20 @@ from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud.storage import Blob, Bucket, Client
 
-from asya_proxy.errors import BadRequest, Conflict, Exists, KeyNotFound, StoreError, Unavailable
+from asya_proxy.errors import (
+    BadRequest,
+    Conflict,
+    Exists,
+    KeyNotFound,
+    PermissionDenied,
+    StoreError,
+    Unavailable,
+)
 from asya_proxy.stores import gcs_client
 from asya_proxy.stores.base import ANY, Precondition, StoreConfig
 from asya_proxy.stores.gcs_objects import Objects
 from asya_proxy.stores.http_link import Answer, HttpLink
-from asya_proxy.stores.threads import Pool
+from asya_proxy.stores.threads import Pool, Shared
 
 _T = TypeVar("_T")
 
@@ -30,6 +39,8 @@ LARGE_THREADS = 8
 PARALLEL = 64
 """Requests at a time without the library."""
 WAITING = 256
+RENEWAL = 10.0
+"""Seconds at least between two readings of credentials that stay refused."""
 
 LAST_GENERATION = 2**63 - 1
 
@@ -69,13 +80,35 @@ class GcsCalls:
         self.slow_timeout = (self.timeout[0], max(gcs_client.SLOW_TIMEOUT, config.attempt_timeout))
         self._link: Link | None = None
         self._http: HttpLink | None = None
-        self._refused = False
+        self._fetch = partial(Request(), timeout=config.attempt_timeout)
+        self._fetching = Shared[None]()
+        self._looking = Shared[bool]()
+        self._renewals = 0
+        self._renewed = -RENEWAL
+        self._given: tuple[object, ...] = ()
+        self._failure: StoreError | None = None
+        """Why there are no credentials that work; until it is time to look again, nothing is asked."""
 
     async def connect(self) -> None:
         """Make the client; nothing is sent but what its credentials need."""
         make = partial(gcs_client.make_client, self._config.environ, connections=THREADS + LARGE_THREADS)
-        try:
+        with self._connecting():
             client, session = await self.small.run(make)
+        self._http = HttpLink(
+            "gcs",
+            gcs_client.route(client.api_endpoint),
+            parallel=PARALLEL,
+            waiting=WAITING,
+            connect_timeout=self.timeout[0],
+            read_timeout=self.timeout[1],
+        )
+        objects = Objects(self._http, client.api_endpoint, self.bucket, session, self.small, self._fetch)
+        self._link = Link(client, session, client.bucket(self.bucket), objects)
+
+    @contextlib.contextmanager
+    def _connecting(self) -> Iterator[None]:
+        try:
+            yield
         except (GoogleAuthError, OSError) as error:
             raise gcs_client.translate(error, changing=False, where=self.where("connect")) from error
         except ValueError as error:
@@ -83,20 +116,9 @@ class GcsCalls:
                 f"{self.where('connect')}: {error}: check GOOGLE_APPLICATION_CREDENTIALS and STORAGE_EMULATOR_HOST"
             ) from error
 
-        if self._http is None:
-            self._http = HttpLink(
-                "gcs",
-                gcs_client.route(client.api_endpoint),
-                parallel=PARALLEL,
-                waiting=WAITING,
-                connect_timeout=self.timeout[0],
-                read_timeout=self.timeout[1],
-            )
-        identity = session.credentials
-        objects = Objects(self._http, client.api_endpoint, self.bucket, identity, self.small, Request())
-        self._link = Link(client, session, client.bucket(self.bucket), objects)
-
     async def close(self) -> None:
+        await self._fetching.close()
+        await self._looking.close()
         if self._http is not None:
             await self._http.close()
         self.small.close()
@@ -176,15 +198,49 @@ class GcsCalls:
             raise self.translate(error, operation, changing=True) from error
 
     async def _with_credentials(self, work: Callable[[], Awaitable[_T]]) -> _T:
-        """`work()`, after new credentials are read where the last ones were refused."""
-        if self._refused:  # maybe the Secret has new credentials by now
-            await self.connect()
-            self._refused = False
+        """`work()` with a token that is good; again, with a new one, where it was refused: nothing was done then."""
+        if self._failure is not None:
+            await self._renew(self._renewals, refused=False)
+        renewals = self._renewals
         try:
+            if not self.link.session.credentials.valid:
+                await self._fetching.run(self._fetch_token)
             return await work()
         except gcs_client.SDK_ERRORS as error:
-            self._refused = isinstance(error, GoogleAuthError) or gcs_client.status_of(error) == 401
-            raise
+            refused = gcs_client.status_of(error) == 401
+            if not (refused or isinstance(error, GoogleAuthError)) or not await self._renew(renewals, refused=True):
+                raise
+        return await work()
+
+    async def _fetch_token(self) -> None:
+        credentials = self.link.session.credentials
+        if not credentials.valid:
+            await self.small.run(lambda: credentials.refresh(self._fetch))
+
+    async def _renew(self, renewals: int, *, refused: bool) -> bool:
+        """Read the credentials anew, as the Secret may have new ones by now, and fetch a token: one for all that are
+        refused together, and no more often than once in `RENEWAL` while the same are given. False where it is not yet
+        time for it. Raises why there is none."""
+        if self._renewals == renewals and not await self._looking.run(partial(self._look, refused)):
+            return False
+        if self._failure is not None:
+            raise type(self._failure)(*self._failure.args)  # anew: what is raised again and again grows
+        return True
+
+    async def _look(self, refused: bool) -> bool:
+        given = await self.small.run(lambda: gcs_client.given(self._config.environ))
+        if given == self._given and time.monotonic() < self._renewed + RENEWAL:
+            return self._failure is not None
+        self._renewals += 1
+        self._given, self._renewed = given, time.monotonic()
+        make = partial(gcs_client.new_token, self._config.environ, self._fetch, refused=refused)
+        try:
+            with self._connecting():
+                self.link.session.credentials = await self.small.run(make)
+            self._failure = None
+        except (PermissionDenied, BadRequest) as failure:
+            self._failure = failure
+        return True
 
     def translate(self, error: BaseException, operation: str, *, changing: bool) -> StoreError:
         return gcs_client.translate(error, changing=changing, where=self.where(operation))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -43,6 +43,10 @@ LONGEST_ERROR = 1 << 16
 """Bytes of an error that are read: it repeats the object's name, in which each `&` takes five."""
 SLOW_TIMEOUT = 30.0
 """Seconds that a server-side copy or the last part of an upload may take without a sign of life."""
+
+
+Fetch = Callable[..., Any]
+"""How tokens are asked for: a `google.auth.transport.requests.Request`."""
 
 
 class Refused(Exception):
@@ -100,6 +104,25 @@ def credentials(environ: Mapping[str, str]) -> Credentials:
     return made
 
 
+def new_token(environ: Mapping[str, str], fetch: Fetch, *, refused: bool) -> Credentials:
+    """The credentials as they are given by now, with a token. `refused`: the last one was, so one that is still good
+    will not do. Blocking. Raises GoogleAuthError, ValueError."""
+    identity: Any = credentials(environ)
+    if refused or not identity.valid:
+        identity.refresh(fetch)
+    return identity  # type: ignore[no-any-return]
+
+
+def given(environ: Mapping[str, str]) -> tuple[object, ...]:
+    """Changes whenever what the credentials are made of does, as far as that can be seen from here."""
+    name = environ.get("GOOGLE_APPLICATION_CREDENTIALS", "").strip()
+    try:
+        stat = os.stat(name)
+    except (OSError, ValueError):
+        return (endpoint(environ), name)
+    return (endpoint(environ), name, stat.st_mtime_ns, stat.st_ino, stat.st_size)
+
+
 class _Adapter(HTTPAdapter):
     """Tells whose request it is."""
 
@@ -110,7 +133,8 @@ class _Adapter(HTTPAdapter):
 def make_client(environ: Mapping[str, str], *, connections: int) -> tuple[Client, AuthorizedSession]:
     """Blocking: call it in a thread. The session is the client's own. Raises GoogleAuthError, ValueError."""
     identity = credentials(environ)
-    session = AuthorizedSession(identity)  # type: ignore[no-untyped-call]
+    # Of its own it would fetch a token for each request that is refused.
+    session = AuthorizedSession(identity, refresh_status_codes=())  # type: ignore[no-untyped-call]
     adapter = _Adapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
     session.mount("https://", adapter)
     session.mount("http://", adapter)

@@ -17,7 +17,6 @@ from typing import Any
 from urllib.parse import quote
 
 import google_crc32c
-from google.auth.transport.requests import Request
 
 from asya_proxy.stores import gcs_client
 from asya_proxy.stores.http_link import Answer, HttpLink
@@ -26,21 +25,21 @@ from asya_proxy.stores.threads import Pool
 SMALL = 512 << 10
 """Bytes of content that go up in one piece from the event loop."""
 TYPE = "application/octet-stream"
-_UNAUTHORISED = 401
 _AGENT = {"User-Agent": "asya-state-proxy"}
 
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """The objects of `bucket` at `endpoint`. `threads` is where tokens are fetched, by `fetch`."""
+    """The objects of `bucket` at `endpoint`, asked for with the token that `session` has; `fetch` fetches one where
+    that has just ended."""
 
     link: HttpLink
     endpoint: str
     bucket: str
-    credentials: Any
+    session: Any
     """The library's, whose methods have no types."""
     threads: Pool
-    fetch: Request
+    fetch: gcs_client.Fetch
 
     async def get(self, name: str, headers: Mapping[str, str]) -> Answer:
         """200 or 206."""
@@ -73,26 +72,21 @@ class Objects:
         await self._send("DELETE", url, {})
 
     async def _send(self, method: str, url: str, headers: Mapping[str, str], data: bytes = b"") -> Answer:
-        answer = await self._once(method, url, headers, data)
-        if answer.status == _UNAUTHORISED:  # nothing was done; the token may have expired on its way
-            await self.threads.run(lambda: self.credentials.refresh(self.fetch))
-            answer = await self._once(method, url, headers, data)
+        sent = {**_AGENT, **headers}
+        credentials = self.session.credentials
+
+        def authorise() -> None:
+            credentials.before_request(self.fetch, method, url, sent)
+
+        if credentials.valid:  # else a token is fetched first, which blocks
+            authorise()
+        else:
+            await self.threads.run(authorise)
+        answer = await self.link.send(method, url, sent, data)
         if answer.status >= 300:
             answer.close()
             raise gcs_client.refusal(answer.status, answer.data)
         return answer
-
-    async def _once(self, method: str, url: str, headers: Mapping[str, str], data: bytes) -> Answer:
-        sent = {**_AGENT, **headers}
-
-        def authorise() -> None:
-            self.credentials.before_request(self.fetch, method, url, sent)
-
-        if self.credentials.valid:  # else a token is fetched first, which blocks
-            authorise()
-        else:
-            await self.threads.run(authorise)
-        return await self.link.send(method, url, sent, data)
 
 
 def _checksum(data: bytes) -> dict[str, str]:

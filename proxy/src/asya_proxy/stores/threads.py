@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from asya_proxy.errors import Busy, Unavailable
 
@@ -42,3 +42,28 @@ class Pool:
     def close(self) -> None:
         """Start nothing more; calls under way end by their own time-outs."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+class Shared(Generic[_T]):
+    """Work that is done once for all who ask for it while it is under way, whoever of them gives up."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[_T] | None = None
+
+    async def run(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """What `work()` comes to, or what another's that is under way does."""
+        task = self._task
+        if task is None or task.done():
+            task = self._task = asyncio.ensure_future(_awaited(work))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # maybe nobody waits any more
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Wait for nothing more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+async def _awaited(work: Callable[[], Awaitable[_T]]) -> _T:
+    return await work()

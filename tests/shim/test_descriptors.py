@@ -50,7 +50,9 @@ def test_a_living_writable_mapping_makes_close_raise(state: State) -> None:
         f.write(b"0123")
         f.flush()
         m = mmap.mmap(f.fileno(), 0)
-        assert raised(f.close) == errno.EBUSY
+        with pytest.raises(OSError, match=r"writable mapping.*close or delete it first") as caught:
+            f.close()
+        assert (caught.value.errno, caught.value.filename) == (errno.EBUSY, state.path("f"))
         assert f.closed
         m.close()
     assert state.get("f") is None

@@ -6,6 +6,7 @@ functions of this room take whichever it is. A memfd costs ten microseconds and 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 
@@ -14,7 +15,7 @@ from asya_shim.errors import StateUnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional, Union
+    from typing import Any, Optional, Union
 
     from asya_shim.paths import Place
 
@@ -70,9 +71,15 @@ class MemFd:
         while done < len(data):
             done += original.pwrite(self.fd, data[done:], start + done)
 
-    def seal(self) -> None:
-        """Let nobody change it any more. Raises OSError(EBUSY) while a writable mapping lives."""
-        original.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
+    def seal(self, shown: Any) -> None:
+        """Let nobody change it any more. Raises OSError(EBUSY) about `shown`, its path, while a writable mapping lives."""
+        try:
+            original.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                error.strerror = "a writable mapping of it (mmap, numpy.memmap) still lives: close or delete it first"
+                error.filename = shown
+            raise
         self.sealed = True
 
 

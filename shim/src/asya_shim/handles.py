@@ -383,7 +383,7 @@ class RawFile(io.RawIOBase):
                 if self._fd >= 0:
                     content = node.content
                     if isinstance(content, MemFd) and node.writers == {id(self)}:
-                        content.seal()
+                        content.seal(node.place.shown)
                 node.commit()
         except Exception as error:
             if not getattr(self, "_finalizing", False):

@@ -72,7 +72,7 @@ class MemFd:
             done += original.pwrite(self.fd, data[done:], start + done)
 
     def seal(self, shown: Any) -> None:
-        """Let nobody change it any more. Raises OSError(EBUSY) about `shown`, its path, while a writable mapping lives."""
+        """Let nobody change it any more. Raises OSError(EBUSY), about `shown`, while a writable mapping lives."""
         try:
             original.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
         except OSError as error:

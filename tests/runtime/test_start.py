@@ -39,6 +39,9 @@ from .conftest import RUN, SOURCE, eventually
             "agent.A.run",
             "building agent.A() failed: TypeError",
         ),
+        ("def process(): pass", "agent.process", "agent.process() is called with one argument, the payload: too many"),
+        ("async def process(a, b): pass", "agent.process", "(a, b) is called with one argument, the payload: missing"),
+        ("class A:\n  def run(self): 1", "agent.A.run", "is called with one argument, the payload: "),
     ],
 )
 def test_handler_that_cannot_be_had(runtime: Any, tmp_path: Path, source: str, handler: str, says: str) -> None:
@@ -47,6 +50,23 @@ def test_handler_that_cannot_be_had(runtime: Any, tmp_path: Path, source: str, h
     last = actor.lines[-1]
     assert last.startswith(f"asya: ASYA_HANDLER={handler!r}: ")
     assert says.format(cwd=tmp_path) in last
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def process(s, *, verbose=False): return s",
+        "import functools\ndef two(a, b): return b\nprocess = functools.partial(two, 1)",
+        "import functools\ndef inject(f):\n  @functools.wraps(f)\n  def g(s): return f(s, 1)\n  return g\n"
+        "@inject\ndef process(s, db): return s",
+        "class F:\n  __signature__ = 'nonsense'\n  def __call__(self, s): return s\nprocess = F()",
+        "process = abs",
+    ],
+    ids=["keyword", "partial", "injected", "signature of its own", "in C"],
+)
+def test_handler_of_one_argument_in_the_end(runtime: Any, source: str) -> None:
+    actor = runtime.serve(source)
+    assert actor.post(1).json == 1
 
 
 def test_failing_import_shows_its_traceback(runtime: Any) -> None:

@@ -46,6 +46,7 @@ def load(name: str) -> Handler:
         )
     if not callable(found):
         raise HandlerError(f"ASYA_HANDLER={name!r}: {owner} is of type {type(found).__name__}, not a function")
+    _takes_a_payload(name, owner, found)
     return found  # type: ignore[no-any-return]
 
 
@@ -68,6 +69,21 @@ def _import(name: str, parts: List[str]) -> Tuple[types.ModuleType, List[str]]:
         f"ASYA_HANDLER={name!r}: there is no module {parts[0]!r} in {os.getcwd()} ({_modules()}), "
         "nor elsewhere on sys.path"
     )
+
+
+def _takes_a_payload(name: str, owner: str, handler: Handler) -> None:
+    if hasattr(handler, "__signature__"):
+        return  # what a decorator says of it, which need not be so
+    try:
+        signature = inspect.signature(handler, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return  # of code in C nobody knows it
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise HandlerError(
+            f"ASYA_HANDLER={name!r}: {owner}{signature} is called with one argument, the payload: {error}"
+        ) from None
 
 
 def _failed(name: str, path: str, error: BaseException) -> str:

@@ -107,14 +107,30 @@ def test_programs_that_are_given_a_state_path(lww: State, lines: pytest.LogCaptu
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": False}
     subprocess.run([sys.executable, "-c", "", path], **quiet)  # type: ignore[call-overload]
     subprocess.run([script, path], **quiet)  # type: ignore[call-overload]
-    subprocess.run(["echo", str(tmp_path)], **quiet)  # type: ignore[call-overload]
+    root = lww.proxy.mount.path
+    subprocess.run(["echo", str(tmp_path), f"/elsewhere{path}", f"{root}ments", f"x{root}"], **quiet)  # type: ignore[call-overload]
     assert lines.messages == []
-    for command, shown in ((["cat", Path(path)], "cat"), (["sh", "-c", f"cat '{path}'"], "sh")):
+    for command, shown, named in (
+        (["cat", Path(path)], "cat", path),
+        (["sh", "-c", f"cat '{path}'"], "sh", path),
+        (["ls", root], "ls", root),
+        (["sh", "-c", f"ls {root}; true"], "sh", root),
+    ):
         lines.clear()
-        assert subprocess.run(command, **quiet).returncode == 1  # type: ignore[call-overload]
+        subprocess.run(command, **quiet)  # type: ignore[call-overload]
         (line,) = lines.messages
         assert line.startswith(f"the program {shown} opens files by itself")
-        assert f"cannot open {path}: hand it the open file as stdin or stdout" in line
+        assert f"cannot open {named}: hand it the open file as stdin or stdout" in line
+    lines.clear()
+    assert os.system(f"cat {path} 2>/dev/null") != 0
+    assert f"the program sh opens files by itself, past the file hooks, and cannot open {path}: " in lines.text
+
+
+def test_programs_that_are_to_start_in_a_state_directory(lww: State, lines: pytest.LogCaptureFixture) -> None:
+    lww.put("d/f", b"text")
+    with pytest.raises(OSError):  # noqa: PT011
+        subprocess.run(["pwd"], cwd=lww.path("d"), check=False)
+    assert f"and cannot start in {lww.path('d')}: start it in another directory" in lines.text
 
 
 def test_looking_for_a_module_leaves_its_rows_waiting(lww: State, tmp_path: Path) -> None:

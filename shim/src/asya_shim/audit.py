@@ -47,10 +47,14 @@ def _hook(event: str, args: Tuple[Any, ...]) -> None:
             from asya_shim import leaks
 
             raise leaks.refused(path, "sqlite3", "SQLite cannot open a state file by path")
-    elif event == "subprocess.Popen" and _armed and any(paths.needle in repr(argument) for argument in args[1]):
+    elif event == "subprocess.Popen" and _armed and paths.needle in repr(args[1:3]):
         from asya_shim import leaks
 
-        leaks.explain_program(args[0], args[1])
+        leaks.explain_program(*args[:3])
+    elif event == "os.system" and _armed and paths.needle in os.fsdecode(args[0]):
+        from asya_shim import leaks
+
+        leaks.explain_program("sh", ["sh", args[0]])
 
 
 def _database(name: Any) -> Any:

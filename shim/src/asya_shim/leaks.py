@@ -28,6 +28,7 @@ WAYS: Dict[str, str] = {
 }
 """By library; `WAY` for all others."""
 _PROGRAM_WAY = "hand it the open file as stdin or stdout, or copy it to a temporary file"
+_CWD_WAY = "start it in another directory, without cwd="
 _OLD_SQLITE = (
     "keep the database in memory, load it with Connection.executescript(open(path).read()) and store "
     "'\\n'.join(Connection.iterdump()) with open(path, 'w'); Python 3.11 has Connection.serialize and deserialize"
@@ -81,15 +82,31 @@ def _explain(error: Optional[BaseException]) -> None:
             return
 
 
-def explain_program(executable: Any, arguments: Sequence[Any]) -> None:
-    """Log where a child that is no Python, and so has no hooks, is given a state path."""
+def explain_program(executable: Any, arguments: Sequence[Any], cwd: Any = None) -> None:
+    """Log where a child that is no Python, and so has no hooks, is given a state path, and where any is to run in a
+    state directory."""
     texts: List[str] = [os.fsdecode(a) for a in (executable, *arguments) if isinstance(a, (str, bytes, os.PathLike))]
+    if cwd is not None and locate(cwd) is not None:
+        _tell(f"the program {texts[1]}", os.fsdecode(cwd), _CWD_WAY, "and cannot start in")
+        return
+    for text in texts[1:]:
+        path = _mentioned(text)
+        if path is not None:
+            if not any("python" in known for known in texts) and not _is_python_script(texts[0]):
+                _tell(f"the program {texts[1]}", path, _PROGRAM_WAY)
+            return
+
+
+def _mentioned(text: str) -> Optional[str]:
+    """The state path, a mount's own among them, that stands in an argument or a shell's command."""
+    import re
+
     for mount in paths.mounts:
-        for text in texts[1:]:
-            if mount.under in text:
-                if not any("python" in known for known in texts) and not _is_python_script(texts[0]):
-                    _tell(f"the program {texts[1]}", mount.under + _rest(text, mount.under), _PROGRAM_WAY)
-                return
+        found = re.search(rf"(?<![\w.-]){re.escape(mount.root)}(?![\w.-])", text)
+        if found:
+            rest = text[found.start() :]
+            return mount.under + _rest(rest, mount.under) if rest.startswith(mount.under) else mount.root
+    return None
 
 
 def _is_python_script(path: str) -> bool:
@@ -104,11 +121,11 @@ def _is_python_script(path: str) -> bool:
     return head.startswith(b"#!") and b"python" in head
 
 
-def _tell(library: str, path: Any, works: str) -> None:
+def _tell(library: str, path: Any, works: str, fails: str = "and cannot open") -> None:
     import logging
 
     logging.getLogger("asya.shim").warning(
-        "%s opens files by itself, past the file hooks, and cannot open %s: %s", library, path, works
+        "%s opens files by itself, past the file hooks, %s %s: %s", library, fails, path, works
     )
 
 

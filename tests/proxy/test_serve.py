@@ -339,10 +339,17 @@ async def test_ls_and_cat_ask_the_socket(process: Process, directory: Path) -> N
         [*COMMAND, "cat", b"/d/\xff"], env=environ(directory), capture_output=True, timeout=30, check=True
     )
     assert shown.stdout == b"content"
+    assert run(directory, "ls", "/state/d/").stdout == run(directory, "ls", "d").stdout
+    assert run(directory, "ls", "/state").stdout.count("\n") == 2
     assert run(directory, "ls", "d").stdout.count("\n") == 1
     missing = run(directory, "cat", "nothing")
     assert (missing.returncode, "no such file" in missing.stderr) == (1, True)
     assert "no such directory" in run(directory, "ls", "nothing").stderr
+
+
+def test_version() -> None:
+    done = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "asya-state-proxy 0.1.0\n"
 
 
 def test_ls_without_a_proxy_says_so(directory: Path) -> None:

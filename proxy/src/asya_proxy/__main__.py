@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asya_contract import __version__
+
 if TYPE_CHECKING:
     from asya_proxy.settings import Settings
 
@@ -30,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="asya-state-proxy", description="The state proxy of Asya actors.")
+    parser.add_argument("--version", action="version", version=f"asya-state-proxy {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="serve the mounts that STATE_* variables describe")
     serve.add_argument("--install", metavar="DIR", help="first do what `install DIR` does")
@@ -40,7 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("purge", help="delete all state below the prefix of each mount that is not read-only")
     for name, text in (("ls", "list state files, through the socket"), ("cat", "print a state file")):
         look = commands.add_parser(name, help=text)
-        look.add_argument("path", metavar="PATH", nargs="?" if name == "ls" else None, default="")
+        words = "such as history.json or /state/history.json"
+        look.add_argument("path", metavar="PATH", nargs="?" if name == "ls" else None, default="", help=words)
     return parser
 
 
@@ -56,11 +60,11 @@ def _install(directory: Path) -> int:
 
 
 def _look(command: str, path: bytes) -> int:
-    from asya_contract.names import DEFAULT_MOUNT, SOCKET_DIR
+    from asya_contract.names import DEFAULT_MOUNT, DEFAULT_MOUNT_PATH, SOCKET_DIR
     from asya_proxy.client import Client, ClientError
 
     client = Client(os.environ.get("STATE_SOCKET") or f"{SOCKET_DIR}/{DEFAULT_MOUNT}.sock")
-    path = path.strip(b"/")
+    path = (path + b"/").removeprefix(f"{DEFAULT_MOUNT_PATH}/".encode()).strip(b"/")
     out = sys.stdout.buffer
     try:
         if command == "cat":

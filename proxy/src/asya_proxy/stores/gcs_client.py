@@ -249,7 +249,7 @@ def _no_token(error: GoogleAuthError, where: str) -> StoreError:
         return Unavailable(f"{where}: no access token now: {error}", ambiguous=False)
     return errors.PermissionDenied(
         f"{where}: the credentials are missing or wrong ({error}): set `credentials.secretName` to a Secret with "
-        "GOOGLE_APPLICATION_CREDENTIALS, or give the pod a cloud identity"
+        "GOOGLE_APPLICATION_CREDENTIALS, or give the pod a cloud identity; outside a cluster, export it"
     )
 
 

@@ -320,7 +320,7 @@ def translate(error: BaseException, *, changing: bool, where: str) -> StoreError
     if isinstance(error, _NO_CREDENTIALS):
         return errors.PermissionDenied(
             f"{where}: no credentials ({error}): set `credentials.secretName` to a Secret with AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or give the pod a cloud identity"
+            "AWS_SECRET_ACCESS_KEY, or give the pod a cloud identity; outside a cluster, export both"
         )
     if isinstance(error, _CREDENTIALS_UNREACHABLE):
         return Unavailable(f"{where}: the cloud identity gives no credentials now: {error}", ambiguous=False)

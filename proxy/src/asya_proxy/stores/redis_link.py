@@ -50,6 +50,9 @@ class Link:
         self._client: Client | None = None
         self._sentinels: Sequence[redis.Redis] = ()
         self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._idle: list[redis.Connection] = []
+        """Connections of the pool that wait here for the next call, the latest last: to give one back and to take it
+        again costs as much as the call. Those of a sentinel's pool stay there, where a new master ends them."""
 
     async def open(self) -> None:
         """Raises BadRequest (URL, version), PermissionDenied, Unavailable."""
@@ -62,6 +65,7 @@ class Link:
             raise
 
     async def close(self) -> None:
+        await self._end_idle()
         client, self._client = self._client, None
         for connection in (client, *self._sentinels):
             if connection is not None:
@@ -74,7 +78,7 @@ class Link:
         await self._take_slot()
         try:
             if isinstance(self._client, redis.Redis):
-                return await _ask(self._client.connection_pool, args)
+                return await self._ask(self._client.connection_pool, args)
             return await self._client.execute_command(*args)
         except (wrong.RedisError, OSError) as error:
             if isinstance(error, wrong.ReadOnlyError | wrong.MasterDownError):
@@ -105,7 +109,38 @@ class Link:
     async def _look_elsewhere(self) -> None:
         """The server is no primary (any more): connect anew, so that names and sentinels are asked again."""
         if isinstance(self._client, redis.Redis):
+            await self._end_idle()
             await self._client.connection_pool.disconnect(inuse_connections=False)
+
+    async def _ask(self, pool: redis.ConnectionPool, args: Sequence[bytes | memoryview | str | int]) -> Any:
+        """One command without what redis-py's client puts around it: retries, callbacks and figures that nobody reads.
+        A connection whose answer did not come whole closes itself, and connects again when it is used."""
+        connection = await self._connection(pool)
+        try:
+            await connection.send_command(*args)
+            return await connection.read_response()
+        finally:
+            if self._sentinels or self._client is None:
+                await pool.release(connection)
+            else:
+                self._idle.append(connection)
+
+    async def _connection(self, pool: redis.ConnectionPool) -> redis.Connection:
+        if not self._idle:
+            return await pool.get_connection()  # type: ignore[no-untyped-call, no-any-return]
+        connection = self._idle.pop()
+        try:
+            await pool.ensure_connection(connection)
+        except BaseException:
+            self._idle.append(connection)
+            raise
+        return connection
+
+    async def _end_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        if isinstance(self._client, redis.Redis):
+            for connection in idle:
+                await self._client.connection_pool.release(connection)
 
     async def _look_around(self) -> None:
         """Warn of what may lose state: no append-only file, or an eviction policy."""
@@ -200,17 +235,6 @@ def _without_secrets(url: str, said: str) -> str:
     if any(mark in login for mark in "/?#"):
         return "user and password must be percent-encoded (/ as %2F, ? as %3F, # as %23)"
     return "the port is no number" if said.startswith("Port could not be cast") else said
-
-
-async def _ask(pool: redis.ConnectionPool, args: Sequence[bytes | memoryview | str | int]) -> Any:
-    """One command without what redis-py's client puts around it: retries, callbacks and figures that nobody reads.
-    A connection whose answer did not come whole closes itself."""
-    connection = await pool.get_connection()  # type: ignore[no-untyped-call]
-    try:
-        await connection.send_command(*args)
-        return await connection.read_response()
-    finally:
-        await pool.release(connection)
 
 
 class _Packing:

@@ -510,13 +510,13 @@ def test_no_socket_is_unavailable_after_the_deadline(peer: Peer, hasty: Remote) 
 
 def test_proxy_that_comes_late_is_waited_for(peer: Peer, remote: Remote) -> None:
     first_try = threading.Event()
-    real = remote._client._sleep
+    real = remote.client._sleep
 
     def sleep(seconds: float) -> None:
         first_try.set()
         real(seconds)
 
-    remote._client._sleep = sleep
+    remote.client._sleep = sleep
 
     def start() -> None:
         assert first_try.wait(10)
@@ -745,7 +745,7 @@ def test_idle_connections_are_bounded(peer: Peer, remote: Remote) -> None:
     for thread in threads:
         thread.join(10)
     assert peer.connections == 12
-    assert len(remote._client._idle) == 8
+    assert len(remote.client._idle) == 8
 
 
 def test_interrupted_call_gives_its_connection_up(peer: Peer, remote: Remote) -> None:

@@ -551,7 +551,7 @@ class TestRenamedDirectories:
         self, cas: State, monkeypatch: pytest.MonkeyPatch, when: str
     ) -> None:
         """Just before the rename is done, or just after it: in between nobody but the proxy can tell."""
-        request = cas.remote._client.request
+        request = cas.remote.client.request
 
         def beside(head: bytes, *args: Any, **kwargs: Any) -> Any:
             renames = head.startswith(b"POST ")
@@ -562,7 +562,7 @@ class TestRenamedDirectories:
                 cas.put("e/f", b"another's")
             return response
 
-        monkeypatch.setattr(cas.remote._client, "request", beside)
+        monkeypatch.setattr(cas.remote.client, "request", beside)
         cas.put("d/f", b"1")
         with Turn():
             read(cas.path("d/f"))
@@ -648,7 +648,7 @@ def test_absent_names_the_path() -> None:
 
 def test_what_is_remembered_of_a_process_without_turns_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "_LIMIT", 10)
-    monkeypatch.setattr(tokens, "_begun", False)
+    monkeypatch.setattr(tokens, "begun", False)
     imported = tokens.Imported()
     ledger = tokens.ProcessLedger(imported)
     for number in range(100):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 
-from asya_shim import scopes
+from asya_shim import scopes, tokens
 from asya_shim.errors import StateConflictError, StateUnavailableError, wire_code
 from asya_shim.lookups import absent, ask, named
 from asya_shim.paths import Place
@@ -31,7 +31,7 @@ def demand(scope: Scope, place: Place) -> None:
     Raises:
         StateUnavailableError: a lookup failed and neither content nor absence has been learnt since.
     """
-    if scope.ledger.is_marked(place.id):
+    if place.id in scope.ledger.marked:
         text = "an earlier read of this file failed, so it is not overwritten; read it again first"
         raise named(place.remote.failure("unavailable", text, place.key), place)
 
@@ -44,19 +44,20 @@ def condition(scope: Scope, place: Place) -> Condition:
         StateConflictError: what the scope knows of the file is stale.
         IsADirectoryError: it is a directory.
     """
-    if scope.ledger.is_marked(place.id):
+    ledger = scope.ledger
+    if place.id in ledger.marked:
         demand(scope, place)
-    if place.remote.consistency == "lww":
+    if place.remote.client.consistency == "lww":
         return UNCONDITIONAL
-    token = scope.ledger.token(place.id)
+    token = ledger.token(place.id)
     if token is None:
         info = ask(place, place.remote.stat, place.key)
         if place.remote.consistency == "lww":
             return UNCONDITIONAL
         if info is not None and not info.is_file:
             raise named(place.remote.failure("is_directory", "", place.key), place)
-        scope.ledger.opened(place.id, None if info is None else info.version)
-        token = scope.ledger.token(place.id)
+        ledger.opened(place.id, None if info is None else info.version)
+        token = ledger.token(place.id)
         assert token is not None
     if token.stale:
         text = "an earlier write of this file met a conflict or an unknown outcome; read it again first"
@@ -87,7 +88,7 @@ def _change(scope: Scope, place: Place, when: Condition, call: Callable[..., Any
 def _note_stored(scope: Scope) -> Optional[Scope]:
     """The turn that has made the change by a file of another scope: its token moves along. None: no other's file."""
     scope.stored = True
-    if scopes.current_turn.get() is scope:
+    if not tokens.begun or scopes.current_turn.get() is scope:
         return None
     turn = scopes.writer(uncancelled=True)
     if turn is None or turn is scope:

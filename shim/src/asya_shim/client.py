@@ -106,41 +106,40 @@ class Client:
         size = len(body)
         message: Optional[Buffer] = head if not size else (head + body if size <= JOIN else None)
         began = self._clock()
-        # The common case first, without the book-keeping of repeats: a warm connection, and a peer that answers.
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            return self._repeat(_Call(self, change, began), head, message, body, bodyless)
-        try:
-            response = self._attempt(connection, head, message, body, bodyless)
-        except Broken as failure:
-            call = _Call(self, change, began)
-            call.failed(failure, connection)
-        else:
-            if response.status not in _RETRYABLE:
-                return response
-            call = _Call(self, change, began)
-            if not call.again(response, bodyless):
-                return response
-        return self._repeat(call, head, message, body, bodyless)
-
-    def _repeat(self, call: _Call, head: bytes, message: Optional[Buffer], body: Buffer, bodyless: bool) -> Response:
-        """Send a request until it is answered or its time is up."""
+        # Made when something fails: a warm connection and a peer that answers need no book-keeping.
+        call: Optional[_Call] = None
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
+                call = call or _Call(self, change, began)
                 connection = self._connect(call)
-            if call.attempts:
+            if call is not None and call.attempts:
                 connection.wait_at_most(max(call.remaining(), 0.001))
             try:
-                response = self._attempt(connection, head, message, body, bodyless)
+                try:
+                    if message is not None:
+                        connection.sock.sendall(message, NOSIGNAL)
+                    else:
+                        connection.sock.sendall(head, NOSIGNAL)
+                        connection.send_all(body)
+                except OSError as error:
+                    response = self.refusal(connection, error, bodyless)
+                except BaseException:
+                    connection.close()
+                    raise
+                else:
+                    response = self.receive(connection, bodyless)
             except Broken as failure:
+                call = call or _Call(self, change, began)
                 call.failed(failure, connection)
                 continue
-            if response.status in _RETRYABLE and call.again(response, bodyless):
-                continue
-            response.repeated = call.lost
+            if response.status in _RETRYABLE:
+                call = call or _Call(self, change, began)
+                if call.again(response, bodyless):
+                    continue
+            if call is not None:
+                response.repeated = call.lost
             return response
 
     def take(self) -> Optional[Connection]:
@@ -184,22 +183,6 @@ class Client:
         else:
             connection.close()
         return response
-
-    def _attempt(
-        self, connection: Connection, head: bytes, message: Optional[Buffer], body: Buffer, bodyless: bool
-    ) -> Response:
-        try:
-            if message is not None:
-                connection.sock.sendall(message, NOSIGNAL)
-            else:
-                connection.sock.sendall(head, NOSIGNAL)
-                connection.send_all(body)
-        except OSError as error:
-            return self.refusal(connection, error, bodyless)
-        except BaseException:
-            connection.close()
-            raise
-        return self.receive(connection, bodyless)
 
     def refusal(self, connection: Connection, error: OSError, bodyless: bool = False) -> Response:
         """The answer of a peer that stopped reading a request to refuse it. Closes `connection`.

@@ -120,7 +120,7 @@ class Ranges:
             scopes.current().ledger.failed(name)
             raise
         ledger = scopes.current().ledger
-        if ledger.is_marked(name):
+        if name in ledger.marked:
             ledger.saw(name, self._version)
         return data
 

@@ -49,7 +49,6 @@ class RawFile(io.RawIOBase):
         "_outer",
         "_position",
         "_reads",
-        "_shy",
         "_writes",
         "mode",
         "name",
@@ -67,6 +66,7 @@ class RawFile(io.RawIOBase):
     _narrowed = False
     """Its descriptor writes, but this is a view of it for reading."""
     _created: Optional[str] = None
+    _shy = False
     _warned = False
 
     def __init__(
@@ -76,7 +76,6 @@ class RawFile(io.RawIOBase):
         mode: str,
         reads: bool,
         writes: bool,
-        *,
         appends: bool = False,
         creates: bool = False,
     ) -> None:
@@ -90,9 +89,9 @@ class RawFile(io.RawIOBase):
         self._appends = appends
         self._position = 0
         self._fd = -1
-        self._shy = False
         identity = id(self)
-        reference = scope.files[identity] = self._outer = ref(self)
+        reference = scope.files[identity] = ref(self)
+        self._outer = reference if writes else None
         node.attach(identity, writes)
         if writes:
             RawFile.all_writers[identity] = reference
@@ -358,13 +357,14 @@ class RawFile(io.RawIOBase):
         return first
 
     def set_outer(self, outer: Any) -> None:
-        """The object the user holds, whose buffers have to be flushed before storing."""
-        self._outer = ref(outer)
+        """The object the user holds, whose buffers have to be flushed before storing; not of one that only reads."""
+        if self._outer is not None:
+            self._outer = ref(outer)
 
     @property
     def outer(self) -> Any:
-        """The object the user holds, or None once it was collected."""
-        return self._outer()
+        """The object the user holds where it writes, or None once it was collected."""
+        return None if self._outer is None else self._outer()
 
     def close(self) -> None:
         if self._closed:

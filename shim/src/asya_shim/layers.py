@@ -122,7 +122,7 @@ def dress_bytes(raw: RawFile, parsed: Tuple[str, bool, bool], size: int = io.DEF
         if parsed[1]:
             buffer = BufferedRandom(raw, size)
         elif parsed[0] == "r":
-            buffer = io.BufferedReader(raw, size)
+            return io.BufferedReader(raw, size)
         else:
             buffer = BufferedWriter(raw, size)
     except BaseException:

@@ -11,7 +11,7 @@ import errno
 import time
 from _thread import RLock
 
-from asya_shim import changes, lookups, original
+from asya_shim import changes, lookups, original, tokens
 from asya_shim.content import MemFd, Ranges, piece
 from asya_shim.errors import StateConflictError, StateUnavailableError, wire_code
 from asya_shim.paths import Place
@@ -54,7 +54,8 @@ class Node:
     dead: Optional[OSError] = None
     exposed = False
     """A descriptor that writes is out."""
-    handles = 0
+    handles = -1
+    """How many are open; -1 of one that was made just now, so that nobody else knows it."""
     writers: AbstractSet[int] = frozenset()
     """The handles that can write, by identity."""
     _digest = b""
@@ -76,14 +77,25 @@ class Node:
 
     def attach(self, file: int, writes: bool) -> None:
         """`file`, by identity, is a handle of this node from now on."""
+        if self.handles < 0:
+            self.handles = 1
+            if writes:
+                self.writers = {file}
+            nodes = self.scope.nodes
+            if not self.unlinked and (not nodes or self._is_first(writes)):
+                nodes[self.place.id] = self
+            return
         with self.lock:
             self.handles += 1
             if writes:
                 self.writers = self.writers | {file} if self.writers else {file}
-            if not self.unlinked:
-                known = self.scope.nodes.get(self.place.id)
-                if writes or known is None or not known.writers:
-                    self.scope.nodes[self.place.id] = self
+            if not self.unlinked and self._is_first(writes):
+                self.scope.nodes[self.place.id] = self
+
+    def _is_first(self, writes: bool) -> bool:
+        """Whether it is to be the one that later calls find."""
+        known = self.scope.nodes.get(self.place.id)
+        return writes or known is None or not known.writers
 
     def detach(self, file: int) -> None:
         """`file` is closed."""
@@ -195,7 +207,12 @@ class Node:
                 content += data
             else:
                 self._write_at(start, data)
-            self._changed()
+            self.rewritten = True
+            if self.tail_at is not None:
+                self.tail_at = None
+            self.mtime_ns = time.time_ns()
+            if tokens.begun:
+                self._touch()
             return size
 
     def _write_at(self, start: int, data: memoryview) -> None:
@@ -307,7 +324,7 @@ class Node:
 
     def _touch(self) -> None:
         self.mtime_ns = time.time_ns()
-        if current_turn.get() is self.scope:
+        if not tokens.begun or current_turn.get() is self.scope:
             return
         turn = writer()
         if turn is not None and turn is not self.scope:

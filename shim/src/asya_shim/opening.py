@@ -94,7 +94,7 @@ def open_raw(
     changes.condition(scope, place)
     if place.id in scope.directories:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), place.shown)
-    shared = _shared(scope, place)
+    shared = _shared(scope, place) if scope.nodes else None
     if shared is None:
         shared = Node(scope, place, bytearray())
         shared.rewritten = True
@@ -132,13 +132,14 @@ def _for_reading(scope: Scope, place: Place) -> Node:
     if node is not None:
         return node
     found = lookups.read(scope, place)
-    node = _shared(scope, place)
     data, size = found.data, found.size
     content = data if len(data) == size else held(place, data, found.version, size)
-    if node is not None and node.version == found.version:
-        if node.content is None:
-            node.content = content
-        return node
+    if scope.nodes:
+        node = _shared(scope, place)
+        if node is not None and node.version == found.version:
+            if node.content is None:
+                node.content = content
+            return node
     node = Node(scope, place, content)
     node.version = found.version
     node.stored_size = found.size

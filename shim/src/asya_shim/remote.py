@@ -116,26 +116,26 @@ class Remote:
     def __init__(self, mount: Union[Mount, ShimMount], env: Union[ShimEnv, Environment]) -> None:
         self.mount = mount
         self._actor = env.actor
-        self._client = Client(os.path.join(env.socket_dir, f"{mount.name}.sock"), env.request_timeout)
+        self.client = Client(os.path.join(env.socket_dir, f"{mount.name}.sock"), env.request_timeout)
 
     @property
     def consistency(self) -> str:
         """`lww` or `cas`; "" until the first answer."""
-        return self._client.consistency
+        return self.client.consistency
 
     @property
     def backend(self) -> str:
         """The proxy's backend; "" until the first answer."""
-        return self._client.backend
+        return self.client.backend
 
     def close(self) -> None:
         """Close idle connections; the next call opens new ones."""
-        self._client.close()
+        self.client.close()
 
     def stat(self, key: bytes) -> Optional[Info]:
         """What is at `key`; None only when the proxy says that nothing is."""
         try:
-            response = self._client.request(_stat_head(key), bodyless=True)
+            response = self.client.request(_stat_head(key), bodyless=True)
         except (Unanswered, WrongPeer) as failure:
             self._unavailable(failure, key)
         if response.status == 200:
@@ -157,11 +157,11 @@ class Remote:
         if version is not None:
             head += b"If-Match: " + _quoted(version)
         try:
-            response = self._client.request(head + b"\r\n")
+            response = self.client.request(head + b"\r\n")
         except (Unanswered, WrongPeer) as failure:
             self._unavailable(failure, key)
         if response.status == 206:
-            found, mtime_ns, total = facts(response.head)
+            found, mtime_ns, total = response.head.facts or facts(response.head)
             return Content(response.body, found, total, mtime_ns)
         if response.status == 200:
             found, mtime_ns, _ = facts(response.head)
@@ -192,15 +192,15 @@ class Remote:
         head = b"%b%b\r\n%bContent-Length: %d\r\n\r\n" % (
             _write_head(key),
             (write_id or new_write_id()).encode("ascii"),
-            _condition(if_version, if_absent),
+            _condition(if_version, if_absent) if if_absent or if_version is not None else b"",
             len(data),
         )
         try:
-            response = self._client.request(head, data, change=True)
+            response = self.client.request(head, data, change=True)
         except (Unanswered, WrongPeer) as error:
             self._unavailable(error, key)
         if response.status // 100 == 2:
-            return version_of(response)
+            return response.etag.decode("latin-1") or version_of(response)
         raise self._error(response, key)[1]
 
     def upload(self, key: bytes, *, if_version: Optional[str] = None, if_absent: bool = False) -> Upload:
@@ -380,7 +380,7 @@ class Remote:
         target: Optional[bytes] = None,
     ) -> Response:
         try:
-            return self._client.request(head, body, bodyless=bodyless, change=change)
+            return self.client.request(head, body, bodyless=bodyless, change=change)
         except (Unanswered, WrongPeer) as error:
             self._unavailable(error, key, target)
 
@@ -393,14 +393,14 @@ class Remote:
 
     def _stream(self, key: bytes) -> Connection:
         """A connection for a body that cannot be sent twice, to a proxy that is known to be ready."""
-        connection = self._client.take()
+        connection = self.client.take()
         if connection is not None:
             return connection
         response = self._call(key, b"HEAD /keys/" + _READ_TAIL, bodyless=True)
         if response.status >= 400:
             raise self._error(response, key, by_status=_BY_STATUS.get(response.status, ""))[1]
         try:
-            return self._client.take() or self._client.open()
+            return self.client.take() or self.client.open()
         except Unanswered as error:
             self._unavailable(error, key)
 

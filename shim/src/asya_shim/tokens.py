@@ -49,12 +49,13 @@ class Ledger:
         self._latest = latest
         self._inherited = inherited
         self._tokens: Dict[FileId, Token] = {}
-        self._failed: Set[FileId] = set()
+        self.marked: Set[FileId] = set()
+        """The files of which a lookup failed, and no content or absence has been learnt since."""
 
     def saw(self, name: FileId, version: Optional[str]) -> None:
         """Content of `version` was read, or (None) the file's absence was learnt."""
-        if self._failed:
-            self._failed.discard(name)
+        if self.marked:
+            self.marked.discard(name)
         token = self._tokens.get(name)
         if token is None or token.kind != SEEN or token.stale or (self._latest and token.version != version):
             self._set(name, Token(version, SEEN))
@@ -72,11 +73,13 @@ class Ledger:
 
     def wrote(self, name: FileId, version: Optional[str]) -> None:
         """A change of our own made it `version`, or (None) removed it."""
-        if self._failed:
-            self._failed.discard(name)
-        if len(self._tokens) >= _LIMIT:
-            self._make_room(name)
-        self._tokens[name] = Token(version, SEEN, True)
+        if self.marked:
+            self.marked.discard(name)
+        token = self._tokens.get(name)
+        if token is None or token.stale or not token.own:
+            self._set(name, Token(version, SEEN, True))
+        else:
+            token.version = version
         if self._inherited is not None and name in self._inherited._tokens:
             self._inherited.wrote(name, version)
 
@@ -101,17 +104,13 @@ class Ledger:
 
     def failed(self, name: FileId) -> None:
         """A read, stat or lookup of it could not be answered."""
-        self._failed.add(name)
+        self.marked.add(name)
 
     def marks_moved(self, mount: str, source: bytes, target: bytes) -> None:
         """A rename took what lies below `source` to `target`, and the marks of failed lookups go with it."""
-        for name in [name for name in self._failed if name[0] == mount and name[1].startswith(source)]:
-            self._failed.discard(name)
-            self._failed.add((mount, target + name[1][len(source) :]))
-
-    def is_marked(self, name: FileId) -> bool:
-        """Whether a lookup failed and no content or absence has been learnt since."""
-        return name in self._failed
+        for name in [name for name in self.marked if name[0] == mount and name[1].startswith(source)]:
+            self.marked.discard(name)
+            self.marked.add((mount, target + name[1][len(source) :]))
 
     def token(self, name: FileId) -> Optional[Token]:
         """What a change of `name` has to rely on; None where nothing is known."""
@@ -187,34 +186,32 @@ class ProcessLedger(Ledger):
 
     def saw(self, name: FileId, version: Optional[str]) -> None:
         Ledger.saw(self, name, version)
-        if not _begun:
-            self._imported.saw_by(self, name, version)
+        if not begun:
+            token = self._imported._tokens.get(name)
+            if token is None or token.stale or token.version != version:
+                self._imported.saw_by(self, name, version)
 
     def wrote(self, name: FileId, version: Optional[str]) -> None:
         Ledger.wrote(self, name, version)
-        if not _begun:
+        if not begun:
             self._imported.wrote(name, version)
 
     def appended(self, name: FileId, version: str, base: Optional[str]) -> None:
         super().appended(name, version, base)
-        if not turns_have_begun():
+        if not begun:
             self._imported.appended(name, version, base)
 
     def lost(self, name: FileId) -> None:
         super().lost(name)
-        if not turns_have_begun():
+        if not begun:
             self._imported.lost(name)
 
 
-_begun = False
-
-
-def turns_have_begun() -> bool:
-    """Whether any turn has been entered in this process."""
-    return _begun
+begun = False
+"""Whether any turn has been entered in this process."""
 
 
 def begin_turns() -> None:
     """Remember that a turn has been entered."""
-    global _begun
-    _begun = True
+    global begun
+    begun = True

@@ -49,7 +49,7 @@ class Upload:
         connection, self._connection = self._connection, None
         assert connection is not None
         try:
-            response = self._remote._client.receive(connection)
+            response = self._remote.client.receive(connection)
         except (Broken, WrongPeer) as error:
             lost = isinstance(error, Broken)
             raise self._broken(error, "unknown_outcome" if lost else "unavailable") from None
@@ -75,7 +75,7 @@ class Upload:
         except OSError as error:
             self._connection = None
             try:
-                response = self._remote._client.refusal(connection, error)
+                response = self._remote.client.refusal(connection, error)
             except (Broken, WrongPeer) as broken:
                 raise self._broken(broken, "unavailable") from None
             raise self._remote._error(response, self._key)[1] from None
@@ -84,5 +84,5 @@ class Upload:
             raise
 
     def _broken(self, error: Exception, code: str) -> OSError:
-        text = f"the state proxy at {self._remote._client.path} cut an upload that cannot be repeated ({error})"
+        text = f"the state proxy at {self._remote.client.path} cut an upload that cannot be repeated ({error})"
         return self._remote.failure(code, text, self._key)

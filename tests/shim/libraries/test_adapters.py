@@ -1,6 +1,7 @@
 """What adapters keep of the shim's promises: blocks that raise store nothing, and an outage is never an answer."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,48 @@ for call in (
     environ = {"ASYA_STATE_SOCKET_DIR": str(tmp_path / "away"), "ASYA_STATE_REQUEST_TIMEOUT": "20ms"}
     run(proxy, program, tmp_path, **environ)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_program_that_ends_after_reading_by_arrow_s_threads(proxy: Proxy, tmp_path: Path) -> None:
+    """They let go of the files afterwards; pyarrow aborts one such program in five on a busy machine."""
+    program = f"""
+import pyarrow, pyarrow.parquet as pq, pyarrow.csv as csv
+path = {proxy.mount.path + "/threads"!r}
+table = pyarrow.table({{"a": [1, 2]}})
+pq.write_table(table, path)
+csv.write_csv(table, path + ".csv")
+for read in csv.read_csv, pq.read_table:
+    for _ in range(3):
+        assert read(path + (".csv" if read is csv.read_csv else "")) == table
+"""
+    run(proxy, program, tmp_path)
+    reading = program.replace("pq.write", "#").replace("csv.write", "#")
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(run, proxy, reading, tmp_path) for _ in range(8)]:
+            done.result()
+
+
+def test_the_end_of_the_interpreter_waits_for_what_a_thread_holds(proxy: Proxy, tmp_path: Path) -> None:
+    """And for a thread that is not Python's own, and still runs Python: what lets go of a file closes it."""
+    program = """
+import _thread, time
+from asya_shim.adapters import arrow_threads
+class Thing: pass
+held, ended = [arrow_threads.lend(Thing())], []
+def let_go():
+    time.sleep(0.2)
+    held.clear()
+    time.sleep(0.2)
+    ended.append(True)
+_thread.start_new_thread(let_go, ())
+arrow_threads.settle()
+assert (held, ended) == ([], [True])
+kept = arrow_threads.lend(Thing())
+began = time.monotonic()
+arrow_threads.settle()
+assert 0.9 < time.monotonic() - began
+"""
+    run(proxy, program, tmp_path)
 
 
 def test_a_block_around_arrow_s_files_that_raises_stores_nothing(proxy: Proxy, tmp_path: Path) -> None:

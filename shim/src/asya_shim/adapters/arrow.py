@@ -18,6 +18,18 @@ if TYPE_CHECKING:
     from asya_shim.adapters.by_path import Rows
 
 
+def _source(file: Any, *_: Any) -> Any:
+    from asya_shim.adapters.arrow_threads import source
+
+    return source(file)
+
+
+def _lend(file: Any, *_: Any) -> Any:
+    from asya_shim.adapters.arrow_threads import lend
+
+    return lend(file)
+
+
 def _resolve_filesystem(real: Callable[..., Any]) -> Any:
     def resolve(path: Any, filesystem: Any = None, *args: Any, **kwargs: Any) -> Any:
         if not _is_local(filesystem):
@@ -68,7 +80,7 @@ def _parquet_init(real: Callable[..., Any]) -> Any:
         if len(args) > 1 or kwargs.get("filesystem") is not None:
             real(self, where, *args, **kwargs)
             return
-        file = open(where, "wb")  # noqa: SIM115
+        file = _lend(open(where, "wb"))  # noqa: SIM115
         try:
             real(self, file, *args, **kwargs)
         except BaseException:
@@ -118,7 +130,7 @@ def _arrow_source(file: Any, path: str) -> Any:
         codec = pyarrow.Codec.detect(path).name
     except (TypeError, ValueError):
         codec = None  # the one or the other, by the release
-    return file if codec is None else pyarrow.input_stream(file, compression=codec)
+    return _source(file) if codec is None else pyarrow.input_stream(_source(file), compression=codec)
 
 
 def _memory_map(real: Callable[..., Any]) -> Any:
@@ -134,21 +146,21 @@ ROWS: Dict[str, Rows] = {
     "pyarrow": (("OSFile", _os_file), ("memory_map", of_state(0, "path", _memory_map))),
     "pyarrow.csv": (
         ("read_csv", by_object(0, "input_file", "rb", dress=_arrow_source)),
-        ("write_csv", by_object(1, "output_file", "wb")),
+        ("write_csv", by_object(1, "output_file", "wb", dress=_lend)),
     ),
     "pyarrow.dataset": (("_ensure_multiple_sources", _multiple_sources),),
     "pyarrow.feather": (
-        ("write_feather", by_object(1, "dest", "wb")),
-        ("read_table", by_object(0, "source", "rb")),
-        ("read_feather", by_object(0, "source", "rb")),
+        ("write_feather", by_object(1, "dest", "wb", dress=_lend)),
+        ("read_table", by_object(0, "source", "rb", dress=_source)),
+        ("read_feather", by_object(0, "source", "rb", dress=_source)),
     ),
     "pyarrow.fs": (("_resolve_filesystem_and_path", of_state(0, "path", _resolve_filesystem)),),
     "pyarrow.json": (("read_json", by_object(0, "input_file", "rb", dress=_arrow_source)),),
-    "pyarrow.orc": (("write_table", by_object(1, "where", "wb")),),
+    "pyarrow.orc": (("write_table", by_object(1, "where", "wb", dress=_lend)),),
     "pyarrow.parquet.core": (
         ("ParquetWriter.__init__", of_state(1, "where", _parquet_init)),
         ("ParquetWriter.close", _parquet_close),
         ("ParquetWriter.__exit__", _parquet_exit),
-        ("write_table", by_object(1, "where", "wb", unless=("filesystem",))),
+        ("write_table", by_object(1, "where", "wb", unless=("filesystem",), dress=_lend)),
     ),
 }

@@ -15,6 +15,7 @@ from pyarrow import PythonFile
 from pyarrow.fs import FileInfo, FileSystemHandler, FileType, PyFileSystem
 
 from asya_shim import scopes
+from asya_shim.adapters.arrow_threads import lend, source
 from asya_shim.wrappers import abandoning_exit
 
 
@@ -29,7 +30,7 @@ class StateFile(PythonFile):  # type: ignore[misc]
     @classmethod
     def over(cls, file: Any) -> StateFile:
         """One over an open file."""
-        made = cls(file)
+        made = cls(lend(file))
         made.fileobj = file  # by which `layers.below` finds it
         return made
 
@@ -40,6 +41,7 @@ class StateFiles(FileSystemHandler):  # type: ignore[misc]
     """What Arrow asks of a file system. Errors are those of `os`."""
 
     def __init__(self) -> None:
+        lend(self)
         self._carried = scopes.carry(lambda call, *args: call(*args))
 
     def _do(self, call: Any, *args: Any) -> Any:
@@ -95,16 +97,16 @@ class StateFiles(FileSystemHandler):  # type: ignore[misc]
         self._do(shutil.copyfile, src, dest)
 
     def open_input_stream(self, path: str) -> Any:
-        return PythonFile(self._do(open, path, "rb"), mode="r")
+        return source(self._do(open, path, "rb"))
 
     def open_input_file(self, path: str) -> Any:
-        return PythonFile(self._do(open, path, "rb"), mode="r")
+        return source(self._do(open, path, "rb"))
 
     def open_output_stream(self, path: str, metadata: Any) -> Any:
-        return PythonFile(self._do(open, path, "wb"), mode="w")
+        return PythonFile(lend(self._do(open, path, "wb")), mode="w")
 
     def open_append_stream(self, path: str, metadata: Any) -> Any:
-        return PythonFile(self._do(open, path, "ab"), mode="w")
+        return PythonFile(lend(self._do(open, path, "ab")), mode="w")
 
 
 def _info(path: str) -> Any:

@@ -45,4 +45,30 @@
 {{- if and .Values.test.backend (not .Values.test.bucket) -}}
 {{- fail (printf "test.bucket: name the bucket that `helm test` tries %s with" .Values.test.backend) -}}
 {{- end -}}
+{{- include "asya.apart" . -}}
+{{- end -}}
+
+{{/* Two operators on one actor would replace its pods for ever. Said where the cluster can be asked (not by helm template). */}}
+{{- define "asya.apart" -}}
+{{- $own := printf "release %s in namespace %s" .Release.Name .Release.Namespace -}}
+{{- range (lookup "admissionregistration.k8s.io/v1" "MutatingWebhookConfiguration" "" "").items -}}
+{{- $labels := default dict .metadata.labels -}}
+{{- if eq (get $labels "app.kubernetes.io/part-of") "asya-state" -}}
+{{- $release := printf "release %s in namespace %s" (get $labels "app.kubernetes.io/instance") (dig "clientConfig" "service" "namespace" "?" (first .webhooks)) -}}
+{{- $theirs := list -}}
+{{- range dig "namespaceSelector" "matchExpressions" list (first .webhooks) -}}
+{{- if eq .operator "In" -}}{{- $theirs = concat $theirs .values -}}{{- end -}}
+{{- end -}}
+{{- if ne $release $own -}}
+{{- if not (and $theirs $.Values.watchNamespaces) -}}
+{{- fail (printf "watchNamespaces: %s serves %s, and this one %s; name different namespaces for each" $release (ternary (join ", " $theirs) "all namespaces" (gt (len $theirs) 0)) (ternary (join ", " $.Values.watchNamespaces) "all" (gt (len $.Values.watchNamespaces) 0))) -}}
+{{- end -}}
+{{- range $.Values.watchNamespaces -}}
+{{- if has . $theirs -}}
+{{- fail (printf "watchNamespaces: %s is served by %s; leave it to one of them" . $release) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}

@@ -120,18 +120,46 @@ async def test_a_definition_that_is_replaced_ends_the_process(ours, monkeypatch)
             await process.pop_all().aclose()
 
 
+def helm(kube, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [str(program("helm")), "--kubeconfig", str(kube.kubeconfig), *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def release(kube, name: str, *values: str) -> str:
+    """What Helm says to an installation in a namespace of its own; empty where it is done."""
+    options = [part for value in values for part in ("--set", value)]
+    chart = str(CRD.parents[1] / "chart")
+    done = helm(kube, "install", name, chart, "--namespace", f"{name}-system", "--create-namespace", *options)
+    return done.stderr if done.returncode else ""
+
+
 def test_helm_does_not_overwrite_it(theirs):
     before = theirs.kube.request("GET", DEFINITION).json()
-    helm = [str(program("helm")), "--kubeconfig", str(theirs.kube.kubeconfig), "--namespace", "asya-system"]
-    done = subprocess.run(
-        [*helm, "install", "asya", str(CRD.parents[1] / "chart"), "--create-namespace"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert "a resource definition asyncactors.asya.sh that is not of this project" in done.stderr
-    assert "set crds.install=false if it serves the same API" in done.stderr
+    said = release(theirs.kube, "asya")
+    assert "a resource definition asyncactors.asya.sh that is not of this project" in said
+    assert "set crds.install=false if it serves the same API" in said
     assert theirs.kube.request("GET", DEFINITION).json() == before
     assert theirs.kube.request("GET", "/apis/apps/v1/namespaces/asya-system/deployments").json()["items"] == []
+
+
+def test_two_releases_serve_different_namespaces_or_the_second_is_refused(alone):
+    """Two operators on one actor would replace its pods for ever, each with its own proxy image."""
+    kube, place = alone.kube, alone.namespace
+    try:
+        assert release(kube, "first") == ""
+        second = ("crds.install=false", f"watchNamespaces={{{place}}}")
+        first = "release first in namespace first-system"
+        assert f"belongs to {first}, which upgrades it: set crds.install=false" in release(kube, "second")
+        assert f"{first} serves all namespaces, and this one {place}; name different" in release(
+            kube, "second", *second
+        )
+        args = ("upgrade", "first", str(CRD.parents[1] / "chart"), "--namespace", "first-system")
+        assert helm(kube, *args, "--set", "watchNamespaces={default,kube-public}").returncode == 0
+        assert f"default is served by {first}" in release(kube, "second", second[0], "watchNamespaces={default}")
+        assert f"{first} serves default, kube-public, and this one all" in release(kube, "second", second[0])
+        assert release(kube, "second", *second) == ""
+        assert helm(kube, *args, "--set", "fullnameOverride=other", "--reuse-values").returncode == 0
+    finally:
+        for name in ("first", "second"):
+            helm(kube, "uninstall", name, "--namespace", f"{name}-system")
+        remove_definition(kube)

@@ -26,7 +26,7 @@ from asya_proxy.errors import (
 )
 from asya_proxy.metrics import MountMetrics
 from asya_proxy.settlement import is_superseded
-from asya_proxy.stores.base import ABSENT, ANY, Body, Change, Precondition, Stat, StoreConfig, match
+from asya_proxy.stores.base import ABSENT, ANY, Body, Change, Precondition, Reading, Stat, StoreConfig, match
 from asya_proxy.stores.memory import MemoryStore
 from support.history_store import HistoryStore
 
@@ -174,6 +174,30 @@ async def test_an_unreadable_store_leaves_a_lost_write_unknown(store: HistorySto
     store.unreadable = Unavailable("down")
     with pytest.raises(UnknownOutcome):
         await cas.put(K, Body(b"new"), wish(match(base.version)))
+
+
+@pytest.mark.parametrize("operation", ["put", "delete"])
+async def test_a_store_that_becomes_unreadable_leaves_a_lost_change_unknown(
+    store: HistoryStore, operation: str
+) -> None:
+    """The first answer is lost, the second says that others have written since, and then nothing can be asked."""
+    cas = over(store, time=0.1)
+    base = await cas.put(K, Body(b"old"), wish(ABSENT))
+    answers: list[StoreError] = [Unavailable("timed out"), Conflict("another version")]
+
+    async def change(*_: object) -> None:
+        if len(answers) == 1:
+            store.unreadable = Unavailable("down")
+        raise answers.pop(0)
+
+    setattr(store, operation, change)
+    changes = {
+        "put": lambda: cas.put(K, Body(b"new"), wish(match(base.version))),
+        "delete": lambda: cas.delete(K, wish(match(base.version))),
+    }
+    with pytest.raises(UnknownOutcome):
+        await changes[operation]()
+    assert answers == []
 
 
 async def test_a_repeat_of_a_client_after_this_proxy_died_finds_itself(store: HistoryStore) -> None:
@@ -331,6 +355,18 @@ async def test_a_lost_delete_in_cas_is_repeated_unknown_or_a_conflict(store: His
     assert store.objects[K][0] == b"theirs"
 
 
+async def test_absence_after_a_lost_delete_on_a_condition_proves_nothing(store: HistoryStore) -> None:
+    """Somebody else may have written it anew and removed it, and the condition have failed."""
+    cas = over(store)
+    stat = await cas.put(K, Body(b""), wish(ABSENT))
+    store.script.extend(["before", KeyNotFound("absent")])
+    with pytest.raises(UnknownOutcome):
+        await cas.delete(K, wish(match(stat.version)))
+    lww = over(store, cas=False)
+    store.script.extend(["before", KeyNotFound("absent")])
+    await lww.delete(K, wish())
+
+
 async def test_deletes_on_a_condition_that_the_store_cannot_keep() -> None:
     store = HistoryStore(conditional_delete=False)
     cas = over(store)
@@ -443,6 +479,65 @@ async def test_a_rename_is_conditional_at_both_ends(store: HistoryStore) -> None
         await cas.rename(K, b"t", wish(match(target.version)), match("other"))
     await cas.rename(K, b"t", wish(match(target.version)), match(source.version))
     assert [data for data, _ in store.objects.values()] == [b"s"]
+
+
+@pytest.mark.parametrize("cas", [False, True])
+async def test_a_rename_takes_its_source_as_it_is_by_then(store: HistoryStore, cas: bool) -> None:
+    """Whoever writes the old name just before is no conflict of one who did not ask for a version of it."""
+    layer, other = over(store, cas=cas), over(store, cas=False)
+    old = await other.put(K, Body(b"old"), wish())
+    real = store.get
+
+    async def get(key: bytes, *, start: int = 0, end: int | None = None, version: str | None = None) -> Reading | None:
+        store.get = real  # type: ignore[method-assign]
+        await other.put(K, Body(b"newer"), wish())
+        return await real(key, start=start, end=end, version=version)
+
+    store.get = get  # type: ignore[method-assign]
+    await layer.rename(K, b"new", wish(ABSENT))
+    assert {key: data for key, (data, _) in store.objects.items()} == {b"new": b"newer"}
+    assert layer.figures.conflicts == 0
+
+    old = await other.put(K, Body(b"old"), wish())
+    store.get = get  # type: ignore[method-assign]
+    with pytest.raises(Conflict):
+        await layer.rename(K, b"another", wish(ABSENT), match(old.version))
+    assert store.objects[K][0] == b"newer"
+
+
+async def test_a_rename_whose_source_is_always_written_ends(store: HistoryStore) -> None:
+    lww = over(store, cas=False, time=0.1)
+    await lww.put(K, Body(b"old"), wish())
+
+    async def get(key: bytes, **_: object) -> Reading | None:
+        raise Conflict("another version")
+
+    async def head(key: bytes) -> Stat | None:
+        await store.put(K, Body(b"newer"), Change(secrets.token_urlsafe(16)))
+        return store.objects[key][1]
+
+    store.get, store.head = get, head  # type: ignore[method-assign]
+    with pytest.raises(Busy):
+        await lww.rename(K, b"new", wish())
+
+
+@pytest.mark.parametrize(
+    "failure", [PermissionDenied("no"), Busy("too fast"), Unavailable("down", ambiguous=False), Unsupported("no")]
+)
+async def test_a_rename_that_cannot_remove_its_source_has_written_its_target(
+    store: HistoryStore, failure: StoreError
+) -> None:
+    """So it is not refused, but unknown: who relied on the target as it was must look at it again."""
+    cas = over(store, time=0.05)
+    await cas.put(K, Body(b"content"), wish(ABSENT))
+    change = wish(ABSENT)
+    store.script.extend([None] + [failure] * 200)
+    with pytest.raises(UnknownOutcome, match="the new name is written, the old one could not be removed") as unknown:
+        await cas.rename(K, b"new", change)
+    assert unknown.value.retryable == failure.retryable
+    store.script.clear()
+    stat = await over(store).rename(K, b"new", change)
+    assert store.objects == {b"new": (b"content", stat)}
 
 
 # Stores that remember changes by themselves.

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from asya_proxy.attempts import Attempts, Patience, Wish
 from asya_proxy.errors import Busy, Conflict, Exists, StoreError, Unavailable
 from asya_proxy.settlement import find, overtaken
-from asya_proxy.stores.base import ABSENT, ANY, Appended, Body, Change, Reading, Stat, match
+from asya_proxy.stores.base import ABSENT, ANY, Appended, Body, Change, Reading, Stat, dispose, match
 
 WHOLE = 8 << 20
 """Files up to this many bytes are held in memory where content must be read to be written anew."""
@@ -93,7 +93,7 @@ class Appends:
                 stat = reading.stat
                 done = self._appended(stat, wish)
                 if done is not None:
-                    await _dispose(reading)
+                    await dispose(reading)
                     return done
                 when, body = match(stat.version), await _joined(reading, tail)
             step = Wish(wish.id, when, wish.named)
@@ -105,6 +105,9 @@ class Appends:
                     raise busy from race
                 await patience.pause(busy)
                 continue
+            finally:
+                if reading is not None:
+                    await dispose(reading)
             return Appended(written, when.version)
 
 
@@ -125,9 +128,3 @@ async def _joined(reading: Reading, tail: Body) -> Body:
     if size is not None and size <= WHOLE and tail.replayable:
         return Body(await joined.read())
     return joined
-
-
-async def _dispose(reading: Reading) -> None:
-    close = getattr(reading.stream, "aclose", None)
-    if close is not None:
-        await close()

@@ -199,7 +199,12 @@ class Attempts:
         if self.traits.idempotent or not (wish.named or lost):
             self.figures.conflicts += 1
             raise refusal
-        stat = await self.head(key)
+        try:
+            stat = await self.head(key)
+        except StoreError as error:
+            if lost is None:
+                raise
+            raise self.unknown(lost, wish) from error
         verdict = judge(stat, wish.id, wish.when)
         if stat is not None and verdict.fate is Fate.LANDED:
             return stat
@@ -268,14 +273,16 @@ class Attempts:
                 return
             except KeyNotFound:
                 self.seen.note(key, None)
-                if lost is not None:
-                    return
-                raise
+                if lost is None:
+                    raise
+                if not wish.when.any:  # somebody else may have written it anew and removed it
+                    raise self.unknown(lost, wish) from None
+                return
             except Conflict as refusal:
                 if lost is None or self.traits.idempotent:
                     self.figures.conflicts += 1
                     raise
-                self._judge_delete(await self.head(key), wish, lost, refusal)
+                await self._deleted(key, wish, lost, refusal)
                 failure = refusal
             except Busy as busy:
                 failure = busy
@@ -283,7 +290,8 @@ class Attempts:
                 failure = unavailable
                 if unavailable.ambiguous:
                     lost = unavailable
-                    if not self.traits.idempotent and await self._deleted(key, wish, lost):
+                    gone = Conflict("another writer came first")
+                    if not self.traits.idempotent and await self._deleted(key, wish, lost, gone):
                         self.seen.note(key, None)
                         return
             except StoreError as refusal:
@@ -294,15 +302,12 @@ class Attempts:
                 raise self.unknown(lost, wish)
             await patience.pause(self.unknown(lost, wish, count=False) if lost is not None else failure)
 
-    async def _deleted(self, key: bytes, wish: Wish, lost: Unavailable) -> bool:
+    async def _deleted(self, key: bytes, wish: Wish, lost: Unavailable, refusal: Conflict) -> bool:
+        """True: it is gone as asked. False: it is not, and may be tried again. Raises what else is known."""
         try:
             stat = await self.head(key)
         except StoreError as error:
             raise self.unknown(lost, wish) from error
-        return self._judge_delete(stat, wish, lost, Conflict("another writer came first"))
-
-    def _judge_delete(self, stat: Stat | None, wish: Wish, lost: Unavailable, refusal: Conflict) -> bool:
-        """True: it is gone as asked. False: it is not, and may be tried again. Raises what else is known."""
         fate = judge_delete(stat, wish.when)
         if fate is Fate.LOST:
             self.figures.conflicts += 1

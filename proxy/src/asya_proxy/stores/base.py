@@ -164,6 +164,13 @@ class Reading(NamedTuple):
     stream: AsyncIterator[bytes] | None = None
 
 
+async def dispose(reading: Reading) -> None:
+    """Let go of what of it was not read."""
+    close = getattr(reading.stream, "aclose", None)
+    if close is not None:
+        await close()
+
+
 @dataclass(frozen=True, slots=True)
 class Appended:
     """An answer to `append`: what is there now, and the version appended to (None: it was created)."""

@@ -19,7 +19,7 @@ from asya_proxy.deadlines import Deadlines
 from asya_proxy.errors import Conflict, Exists, KeyNotFound, StoreError, Unavailable, UnknownOutcome, Unsupported
 from asya_proxy.metrics import MountMetrics
 from asya_proxy.service import Service
-from asya_proxy.stores.base import ABSENT, ANY, Body, Precondition, Store, match
+from asya_proxy.stores.base import ABSENT, ANY, Body, Change, Precondition, Store, match
 from asya_proxy.testing.fixtures import Connect, StoreFixtures
 from asya_proxy.testing.lossy import Fault, LossyStore, Scripted
 from asya_proxy.testing.samples import change, content, cut, pattern, pieces, read, write
@@ -282,16 +282,24 @@ class ConsistencySuite(StoreFixtures):
             await proxy(await connect()).rename(b"old", b"new", mine)
         assert await read(await connect(), b"new") == b"content"
 
-    async def test_a_rename_repeated_after_its_source_was_written_anew(self, connect: Connect, proxy: Proxy) -> None:
+    @pytest.mark.parametrize("pinned", [False, True], ids=["any", "pinned"])
+    async def test_a_rename_repeated_after_its_source_was_written_anew(
+        self, connect: Connect, proxy: Proxy, pinned: bool
+    ) -> None:
         """Its copy had landed when the proxy died. What has been written since under the old name stays there."""
         store = await connect()
         if store.traits.rename or not store.traits.conditional_put:
             pytest.skip("a rename is one step here, or cannot be looked up")
         stat = await write(store, b"source", b"mine")
-        once, when = wish(ABSENT), match(stat.version)
-        scripted = LossyStore(store, script=[None, Fault.REFUSED])
-        with pytest.raises(Unavailable):
-            await proxy(scripted, request_timeout=0.01).rename(b"source", b"target", once, when)
+        once, when = wish(ABSENT), match(stat.version) if pinned else ANY
+        broken = LossyStore(store)
+
+        async def refuse(key: bytes, change: Change) -> None:
+            raise Unavailable("down", ambiguous=False)
+
+        broken.delete = refuse  # type: ignore[method-assign]
+        with pytest.raises(UnknownOutcome):
+            await proxy(broken, request_timeout=0.01).rename(b"source", b"target", once, when)
         assert await read(store, b"target") == b"mine"
         await write(store, b"source", b"another's")
         await proxy(await connect()).rename(b"source", b"target", once, when)

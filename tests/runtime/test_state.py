@@ -216,6 +216,7 @@ def test_conflict_without_retries_fails_the_turn(tmp_path: Path, runtime: Launch
         assert (answer.status, answer.json["error"]) == (500, "processing_error")
         assert answer.json["details"]["type"] == "asya_shim.errors.StateConflictError"
         assert "builtins.FileExistsError" in answer.json["details"]["mro"]
+        assert actor.log("turn failed")["advice"].startswith("conflictRetries runs such a turn anew")
         assert state.get(b"f") == b"theirs"
     finally:
         proxy.stop()

@@ -102,6 +102,29 @@ def test_turn_that_stored_something_is_not_run_anew(local: Any, kind: Any) -> No
     assert len(actor.turns) == 1
 
 
+@pytest.mark.parametrize(
+    ("stored", "retries", "advice"),
+    [
+        (False, 0, "conflictRetries runs such a turn anew"),
+        (False, 1, "raise conflictRetries"),
+        (True, 1, "it had stored or sent something"),
+    ],
+)
+def test_the_log_says_what_to_do_about_a_conflict(
+    stored: bool, retries: int, advice: str, local: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[dict[str, Any]] = []
+    monkeypatch.setattr("asya_runtime.execution.log", lambda level, message, **keys: lines.append(keys))
+
+    def process(state: Any) -> Any:
+        actor.turns[-1].stored = stored
+        raise FakeConflict("x")
+
+    actor = local(process, conflict_retries=retries)
+    assert actor.post(1).status == 500
+    assert lines[-1]["advice"].startswith(advice)
+
+
 def test_turn_that_sent_something_is_not_run_anew(local: Any) -> None:
     def process(state: Any) -> Any:
         yield 1

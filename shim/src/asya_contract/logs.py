@@ -33,6 +33,7 @@ KEYS: Dict[str, str] = {
     "mro": "the classes above it",
     "attempts": "how often it was tried",
     "conflict": "`true` where somebody else wrote a file first",
+    "advice": "what to do about it",
     "status": "HTTP status of the answer",
     "object": "name of an object in the bucket, with the prefix",
     "upload": "id of an upload in parts",

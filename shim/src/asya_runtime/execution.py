@@ -144,7 +144,8 @@ class Execution:
             turn.discard(error)
         except Exception as second:
             log("error", "a failed turn could not store its appends", **job.told, **raised(describe(second)))
-        if conflict and attempt < self._retries and not (stored or turn.stored or job.sent or job.expired):
+        begun = bool(stored or turn.stored or job.sent)
+        if conflict and attempt < self._retries and not (begun or job.expired):
             log(
                 "info",
                 "turn met a conflict, running it anew",
@@ -167,9 +168,19 @@ class Execution:
             **job.told,
             attempts=attempt + 1,
             conflict=conflict or None,
+            advice=_advice(begun, self._retries) if conflict else None,
             **raised(details),
         )
         return Outcome(failure=details), False
+
+
+def _advice(begun: bool, retries: int) -> str:
+    """What to do about a turn that a conflict has ended."""
+    if begun:
+        return "it had stored or sent something, so it was not run anew: write the file that others fight for first"
+    if retries:
+        return "raise conflictRetries, or let fewer turns write this file"
+    return "conflictRetries runs such a turn anew, or catch FileExistsError and read the file again"
 
 
 class _Cancelled(Exception):

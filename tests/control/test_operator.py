@@ -58,6 +58,7 @@ async def test_nothing_is_written_when_nothing_changes(cluster):
         cluster.available()
         await eventually(lambda: cluster.condition("Ready").get("status") == "True")
         await eventually(lambda: not len(operator.queue))
+        await eventually(lambda: {reason for _, reason, _ in cluster.events()} >= {"Stable", "Available"})
         before = [
             cluster.get(kind)["metadata"]["resourceVersion"] for kind in ("asyncactors", "deployments", "services")
         ]
@@ -144,7 +145,7 @@ async def test_another_owners_deployment_is_refused(cluster):
         assert row["reason"] == "NameTaken"
         assert "a Deployment 'chat-agent' is there and belongs to nobody" in row["message"]
         assert cluster.get("deployments")["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
-        assert ("Warning", "NameTaken") in [event[:2] for event in cluster.events()]
+        await eventually(lambda: ("Warning", "NameTaken") in [event[:2] for event in cluster.events()])
         taken = ("asya_operator_degraded_actors", {"reason": "NameTaken"})
         await operator.compare()
         assert operator.metrics.registry.get_sample_value(*taken) == 1

@@ -36,6 +36,8 @@ from asya_proxy.stores.base import ABSENT, Body, Change, Reading, StoreConfig, m
 from asya_proxy.stores.nats import NatsStore
 from asya_proxy.stores.nats_credentials import Credentials
 from asya_proxy.stores.nats_house import ORPHAN_AGE
+from asya_proxy.stores.nats_jetstream import WrongSequence
+from asya_proxy.stores.nats_link import Link
 from asya_proxy.stores.nats_record import MAX_PAST, Head, Run, decode_key, encode_key, pieces, subject_filter
 from asya_proxy.stores.nats_spilled import Spilled
 from asya_proxy.stores.nats_streams import ATOMIC_REPLICAS
@@ -919,11 +921,84 @@ async def test_a_server_that_is_away_is_unavailable_and_nothing_was_done(tmp_pat
     server.stop()
     with pytest.raises(Unavailable):
         await store.put(b"f", Body(b"x"), change())  # may still have met the old connection
-    with pytest.raises(Unavailable) as caught:
-        await store.put(b"f", Body(b"x"), change())
-    assert not caught.value.ambiguous
+    for attempt in (
+        lambda: store.put(b"f", Body(b"x"), change()),
+        lambda: store.append(b"f", Body(b"x"), change()),
+        lambda: store.append(b"f", Body(BIG), change()),
+        lambda: store.put(b"f", Body(stream=arriving(BIG)), change()),
+        lambda: store.delete(b"f", change()),
+    ):
+        with pytest.raises(Unavailable) as caught:
+            await attempt()
+        assert not caught.value.ambiguous
     with pytest.raises(Unavailable):
         await store.list(b"")
+
+
+async def test_what_a_server_said_of_itself_is_known_while_it_is_away(tmp_path: Path, connect: Open) -> None:
+    """Whether it is one of a cluster decides what a listing may rely on, and its limits how content is cut."""
+    server = NatsServer(tmp_path).start()
+    store = await connect(server, attempt_timeout=0.3)
+    link = store._jetstream.link
+    said = link.max_payload, link.version, link.may_have_jetstream
+    assert said[0]
+    server.stop()
+    async with asyncio.timeout(10):
+        while link._current is not None:
+            await asyncio.sleep(0.01)
+    assert (link.max_payload, link.version, link.may_have_jetstream) == said
+
+
+@pytest.mark.parametrize("lost", ["chunk", "MSG.GET", "id"])
+async def test_what_is_lost_before_the_change_itself_leaves_nothing_open(
+    store: NatsStore, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """No chunk, look or record of earlier ids changes the file: nobody is told that it may have been changed."""
+    for number in range(MAX_PAST + 1):
+        await store.put(b"f", Body(b"%d" % number), change())
+    request = Link.request
+
+    async def losing(self: Link, subject: str, *args: Any, **kwargs: Any) -> Any:
+        if f".{lost}." in subject:
+            raise Timeout("no answer")
+        return await request(self, subject, *args, **kwargs)
+
+    monkeypatch.setattr(Link, "request", losing)
+    with pytest.raises(Timeout) as caught:
+        await store.put(b"f", Body(BIG), change())
+    assert not caught.value.ambiguous
+    monkeypatch.undo()
+    assert await content(await store.get(b"f")) == b"%d" % MAX_PAST
+
+
+async def test_house_keeping_goes_on_whatever_happens(
+    store: NatsStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures: list[Exception] = [ValueError("a header of somebody's"), Unavailable("away"), WrongSequence("other")]
+    went_on = asyncio.Event()
+
+    async def purge_due(*_: object) -> int:
+        if failures:
+            raise failures.pop(0)
+        went_on.set()
+        return 0
+
+    monkeypatch.setattr(store._house, "purge_due", purge_due)
+    monkeypatch.setattr("random.uniform", lambda *_: 0.001)
+    keeper = asyncio.create_task(store._house.keep(store._jetstream))
+    async with asyncio.timeout(5):
+        await went_on.wait()
+    keeper.cancel()
+    await asyncio.gather(keeper, return_exceptions=True)
+    assert [record.levelname for record in caplog.records if record.message == "house-keeping failed"] == [
+        "ERROR",
+        "WARNING",
+        "ERROR",
+    ]
+
+
+async def arriving(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 async def test_what_a_message_remembers_is_bounded(store: NatsStore) -> None:

@@ -147,6 +147,25 @@ async def test_a_lost_answer_is_ambiguous_and_the_repeat_settles_it(
             assert await read(store, b"log") == b"one\ntwo\nthree\n"
 
 
+async def test_a_chunk_whose_answer_was_lost_leaves_nothing_open(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody sees chunks before they are committed, so nobody is told that the file may have been changed."""
+    async with opened(redis_server.unix_url, "lost-chunk/") as store:
+        call = store._open.call
+
+        async def losing(*args: bytes | memoryview | str | int) -> object:
+            if args[0] == "SET":
+                raise Unavailable("no answer")
+            return await call(*args)
+
+        monkeypatch.setattr(store._open, "call", losing)
+        for act in (store.put, store.append):
+            with pytest.raises(Unavailable) as caught:
+                await act(b"f", Body(LONG), change())
+            assert not caught.value.ambiguous
+
+
 async def test_a_one_way_partition_ends_at_the_deadline(redis_server: RedisServer) -> None:
     async with ScriptedProxy(redis_server.port) as proxy:
         async with opened(f"redis://127.0.0.1:{proxy.port}/0", "partition/", timeout=0.3) as store:

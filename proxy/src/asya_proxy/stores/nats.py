@@ -53,7 +53,7 @@ from asya_proxy.stores.base import (
 from asya_proxy.stores.nats_chunks import Chunks, Content
 from asya_proxy.stores.nats_house import House
 from asya_proxy.stores.nats_index import Listing
-from asya_proxy.stores.nats_jetstream import JetStream, WrongSequence
+from asya_proxy.stores.nats_jetstream import JetStream, WrongSequence, changing_nothing
 from asya_proxy.stores.nats_link import Address, Link
 from asya_proxy.stores.nats_record import (
     ABSENT_HEAD,
@@ -398,7 +398,8 @@ class NatsStore(BaseStore):
 
     async def _spill(self, name: str, line: str) -> None:
         subject = self._streams.id(name, Outcome.token_of(line))
-        await self._jetstream.publish(self._streams.ids, subject, line.encode())
+        with changing_nothing():
+            await self._jetstream.publish(self._streams.ids, subject, line.encode())
 
     async def _settled(self, key: bytes, head: Head, token: str) -> _Done | None:
         """How a change ended whose id was seen before."""

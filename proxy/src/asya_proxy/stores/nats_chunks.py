@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from asya_proxy.stores.base import Body
-from asya_proxy.stores.nats_jetstream import JetStream
+from asya_proxy.stores.nats_jetstream import JetStream, changing_nothing
 from asya_proxy.stores.nats_record import Piece, Run, pieces
 from asya_proxy.stores.nats_streams import Streams
 from asya_proxy.stores.spool import Part, parts
@@ -85,7 +85,8 @@ class Chunks:
         return Run(upload, count, each, last)
 
     async def _send(self, subject: str, part: Part) -> None:
-        await self._jetstream.publish(self._streams.chunks, subject, part.data)
+        with changing_nothing():
+            await self._jetstream.publish(self._streams.chunks, subject, part.data)
         part.release()
 
     async def stream(

@@ -61,8 +61,10 @@ class House:
                 if time.monotonic() >= sweep_at:
                     sweep_at = time.monotonic() + SWEEP_EVERY * random.uniform(0.5, 1.5)  # noqa: S311
                     await self.sweep(jetstream)
-            except StoreError as error:
-                log.warning("house-keeping failed", extra={"bucket": self._streams.bucket, "cause": str(error)})
+            except Exception as error:
+                # Also what is a defect: nobody would notice before the disk is full that this task has ended.
+                level = logging.WARNING if isinstance(error, StoreError) else logging.ERROR
+                log.log(level, "house-keeping failed", extra={"bucket": self._streams.bucket, "cause": repr(error)})
 
     async def purge_due(self, jetstream: JetStream, now: float | None = None) -> int:
         """Purge what is due by `now` (monotonic seconds); how many subjects. What fails is left to the sweep."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import calendar
+import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +71,8 @@ class JetStream:
         return answer
 
     async def last_sequence(self, stream: str) -> int:
-        answer = await self.call(f"STREAM.INFO.{stream}")
+        with changing_nothing():
+            answer = await self.call(f"STREAM.INFO.{stream}")
         check_answer(answer, "reading the bucket's state")
         return int(answer["state"]["last_seq"])
 
@@ -92,7 +94,8 @@ class JetStream:
 
     async def last(self, stream: str, subject: str) -> Message | None:
         """The last message of a subject, from the stream's leader."""
-        answer = await self.call(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        with changing_nothing():
+            answer = await self.call(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
         if answer.get("error", {}).get("err_code") == _NO_MESSAGE:
             return None
         check_answer(answer, "reading")
@@ -103,7 +106,8 @@ class JetStream:
 
     async def data_of(self, stream: str, subject: str) -> bytes | None:
         """The data of a message that never changes: from any replica, where that one lags from the leader."""
-        message = await self.link.request(f"{API}.DIRECT.GET.{stream}.{subject}")
+        with changing_nothing():
+            message = await self.link.request(f"{API}.DIRECT.GET.{stream}.{subject}")
         if "Status" not in (message.headers or {}):
             return bytes(message.data)
         found = await self.last(stream, subject)
@@ -163,6 +167,16 @@ class JetStream:
         if message is None:
             raise Unavailable("the NATS connection was lost while listing", ambiguous=False)
         return message
+
+
+@contextlib.contextmanager
+def changing_nothing() -> Iterator[None]:
+    """Around what no reader can see: a lost answer leaves nothing open then, also where a change asks it first."""
+    try:
+        yield
+    except Unavailable as error:
+        error.ambiguous = False
+        raise
 
 
 def check_answer(answer: Mapping[str, Any], doing: str) -> None:

@@ -128,6 +128,8 @@ class Link:
         self._tokens = itertools.count()
         self._last_error = ""
         self._suspect = False
+        self._server_info: Mapping[str, Any] = {}
+        """What the server said of itself when we connected last."""
 
     async def start(self) -> None:
         """The first connection. Raises Unavailable, PermissionDenied, BadRequest."""
@@ -149,7 +151,7 @@ class Link:
     @property
     def max_payload(self) -> int:
         """Bytes of headers and data together that the server takes."""
-        return int(self._current.client.max_payload) if self._current is not None else 0
+        return int(self._server_info.get("max_payload", 0))
 
     @property
     def clustered(self) -> bool:
@@ -164,11 +166,6 @@ class Link:
     def version(self) -> tuple[int, ...]:
         """Of the server at the other end: (major, minor)."""
         return tuple(int(part) for part in re.findall(r"\d+", str(self._server_info.get("version", "")))[:2])
-
-    @property
-    def _server_info(self) -> Mapping[str, Any]:
-        """What the server said of itself when we connected."""
-        return self._current.client._server_info if self._current is not None else {}
 
     async def request(
         self,
@@ -340,6 +337,7 @@ class Link:
             self._start_rebuild()
             return
         self._current = generation
+        self._server_info = generation.client._server_info
         self._up.set()
 
     def _lose(self, generation: _Generation, why: str) -> None:
@@ -374,8 +372,7 @@ class Link:
             if generation.lost:
                 continue
             log.info("connection restored", extra={"server": str(self._address)})
-            self._current = generation
-            self._up.set()
+            self._take(generation)
 
     async def _discard(self, client: Client) -> None:
         """Close a client that may hang on a dead peer, within the deadline."""

@@ -364,7 +364,11 @@ class RedisStore(BaseStore):
 
     async def _send(self, upload: str, part: Part) -> None:
         chunk = self._chunk(upload, part.number - 1)
-        await self._call("SET", chunk, memoryview(part.data), "PX", int(RESTING * 1000))
+        try:
+            await self._call("SET", chunk, memoryview(part.data), "PX", int(RESTING * 1000))
+        except Unavailable as error:
+            error.ambiguous = False  # nobody sees it before it is committed
+            raise
         part.release()
 
     async def _refresh(self, upload: str, count: int) -> None:

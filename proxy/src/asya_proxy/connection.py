@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
@@ -33,6 +34,8 @@ PIPELINE = 16
 """Requests of one connection that wait for their turn before the socket is no longer read."""
 JOINED = 1 << 16
 """Bytes of content that are copied behind their head, to leave in one write."""
+IN_KERNEL = 1 << 20
+"""Bytes of an answer that may be on their way: the fewer times client and proxy take turns over a large one."""
 LEFT_OVER = 8 << 20
 """Bytes of a refused body that are read and dropped to save the connection."""
 
@@ -206,6 +209,9 @@ class Connection(BaseProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        wire = transport.get_extra_info("socket")
+        if wire is not None:
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, IN_KERNEL)
         self._listener.connections.add(self)
         self._task = self._loop.create_task(self._serve())
         if self._listener.draining:

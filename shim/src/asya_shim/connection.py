@@ -28,6 +28,8 @@ _MAX_HEAD = 64 * 1024
 _RECEIVE = 64 * 1024
 _SEND = 256 * 1024
 _IN_PLACE = 1 << 20
+_IN_KERNEL = 1 << 20
+"""Bytes that may be on their way: the fewer times client and proxy take turns over a large body."""
 _CUT = "cut the connection within the body of the answer"
 _ETAG = b'\r\nETag: "'
 _NO_CONTENT = b"HTTP/1.1 204"
@@ -121,6 +123,8 @@ class Connection:
             # A program's socket.setdefaulttimeout() is not meant for us.
             self.sock.setblocking(True)
             self.wait_at_most(patience)
+            # The kernel gives less where it is told to, and never an error.
+            self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _IN_KERNEL)
             self.sock.connect(path)
         except BaseException:
             self.sock.close()

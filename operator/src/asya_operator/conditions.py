@@ -310,7 +310,7 @@ def _notes(actor: AsyncActor, observed: Observed) -> list[Condition]:
     if observed.scaled_externally is not None:
         message = (
             f"{observed.scaled_externally} owns the replicas of the Deployment; point it at the AsyncActor instead "
-            f"(kind: AsyncActor, name: {actor.name}), or leave it"
+            f"(kind: AsyncActor, name: {actor.name}), or leave it; another number in the AsyncActor takes them back"
         )
         notes.append(Condition("ScaledExternally", "True", "OwnedByAnother", message))
     return notes

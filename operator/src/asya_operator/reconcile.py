@@ -65,6 +65,8 @@ class Reconciler:
         self._reports = Reports(kube, now)
         self._deletion = Deletion(kube, settings, self._reports)
         self._may_read_secrets = True
+        # The replicas that each actor asked for when it was last looked at.
+        self._asked: dict[Key, int] = {}
 
     async def recall(self, namespaces: Sequence[str | None]) -> None:
         """Before the first pass: how far the last process had come with a new image, in these namespaces.
@@ -98,6 +100,7 @@ class Reconciler:
         return await self._pass(actor, body, key)
 
     def _forget(self, key: Key) -> None:
+        self._asked.pop(key, None)
         for other in self._rollout.forget(key):
             self._wake(other)
 
@@ -118,7 +121,7 @@ class Reconciler:
                 _is(body, "Degraded"),
             )
             current = await self._apply(actor, current, image, self._trial(body, current, image))
-            current, scaled = await self._scale(actor, current)
+            current, scaled = await self._scale(actor, current, key)
         except Fault as found:
             fault = found
         except KubeError as error:
@@ -193,16 +196,23 @@ class Reconciler:
         except Fault:
             return None
 
-    async def _scale(self, actor: AsyncActor, current: Object) -> tuple[Object, str | None]:
-        """Set the replicas without force: the Deployment then, and the name of whoever else owns them, else None."""
+    async def _scale(self, actor: AsyncActor, current: Object, key: Key) -> tuple[Object, str | None]:
+        """Set the replicas: the Deployment then, and the name of whoever else owns them, else None.
+
+        By force only where the actor has just been given another number: the last word counts.
+        """
+        asked = self._asked.get(key, actor.spec.replicas)
         ours = any(entry.get("manager") == REPLICAS_MANAGER for entry in current["metadata"].get("managedFields") or [])
-        if ours and current["spec"].get("replicas") == actor.spec.replicas:
-            return current, None
         try:
-            return await self._kube.apply(_replicas(actor), REPLICAS_MANAGER, force=False), None
+            if not ours or current["spec"].get("replicas") != actor.spec.replicas:
+                force = asked != actor.spec.replicas
+                current = await self._kube.apply(_replicas(actor), REPLICAS_MANAGER, force=force)
+            self._asked[key] = actor.spec.replicas
+            return current, None
         except KubeError as error:
             if not error.conflict:
                 raise error if error.passing else _refused(error) from None
+            self._asked[key] = actor.spec.replicas
             match = re.search(r'conflict with "([^"]+)"', str(error))
             return current, match.group(1) if match else "somebody else"
 

@@ -253,6 +253,10 @@ PODS = {
     "quota": (
         lambda c: _quota(c, {"pods": "0"}), "QuotaExceeded", "exceeded quota: q, requested: pods=1", "raise the",
     ),
+    "quota-wants-limits": (
+        lambda c: _quota(c, {"limits.memory": "1Gi"}),
+        "QuotaExceeded", "must specify limits.memory for: asya-runtime", "set what it names in spec.resources",
+    ),
     "limit-minimum": (
         lambda c: _limits(c, min={"cpu": "200m"}),
         "LimitRangeViolated", "minimum cpu usage per Container is 200m", "within the LimitRange",

@@ -22,6 +22,11 @@ REFUSALS: tuple[tuple[str, str, str], ...] = (
         "PermissionMissing",
         "give the operator this right: the chart's role has it",
     ),
+    (
+        r"failed quota: .*must specify",
+        "QuotaExceeded",
+        "set what it names in spec.resources (asya-runtime) and stateProxy.resources (asya-state-proxy)",
+    ),
     (r"exceeded quota|failed quota", "QuotaExceeded", "raise the ResourceQuota of the namespace, or ask for less"),
     (
         r"(minimum|maximum) \S+ usage per|limit to request ratio per|must be less than or equal to \S+ limit",

@@ -71,6 +71,14 @@ async def test_changed_files_give_a_new_connection(tmp_path: Path, monkeypatch: 
     store = mounted._store
     assert store is not None
     await store.put(b"f", Body(b"old"), Change("a" * 16))
+    connect, failures = mounted._connect, [RuntimeError("a defect")]
+
+    async def failing() -> None:
+        if failures:
+            raise failures.pop()
+        await connect()
+
+    monkeypatch.setattr(mounted, "_connect", failing)  # which must not be the last look at the files
     keeping = asyncio.create_task(mounted.keep_credentials())
     try:
         replacement = tmp_path / "replacement"

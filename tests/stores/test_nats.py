@@ -889,6 +889,32 @@ async def test_a_client_that_dies_in_its_own_closing(tmp_path: Path, connect: Op
             await store.ping()
 
 
+async def test_a_failure_of_any_kind_while_connecting_anew_is_not_the_last_attempt(
+    tmp_path: Path, connect: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with NatsServer(tmp_path) as server:
+        store = await connect(server)
+        real = Link._connect
+        failures: list[Exception] = [RuntimeError("a defect of the client"), Unavailable("away")]
+
+        async def failing(self: Link) -> Any:
+            if failures:
+                raise failures.pop(0)
+            return await real(self)
+
+        monkeypatch.setattr(Link, "_connect", failing)
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    await store.ping()
+                    break
+                except Unavailable:
+                    await asyncio.sleep(0.02)
+        assert failures == []
+
+
 async def test_a_client_that_cannot_close_leaves_no_task(tmp_path: Path, connect: Open) -> None:
     """nats-py's own closing fails half way, where the connection breaks while it writes."""
     with NatsServer(tmp_path) as server:

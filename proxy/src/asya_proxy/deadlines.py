@@ -35,12 +35,13 @@ class Deadlines:
             self._loop.call_later(self._tick, self._look)
 
     def _look(self) -> None:
-        now = self._loop.time()
-        for guard in [guard for guard in self._open if guard.at <= now]:
-            guard.expire()
+        # The next look first: whatever one wait does when it is ended, the others still end.
         self._armed = bool(self._open)
         if self._armed:
             self._loop.call_later(self._tick, self._look)
+        now = self._loop.time()
+        for guard in [guard for guard in self._open if guard.at <= now]:
+            guard.expire()
 
 
 class Guard:

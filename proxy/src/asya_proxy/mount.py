@@ -146,9 +146,10 @@ class Mount:
                 continue
             try:
                 await self._connect()
-            except StoreError as error:
-                # Still not the files that `_connect` succeeded with: the next look tries again.
-                log.warning("new credentials do not work yet", extra=self._context() | {"cause": str(error)})
+            except Exception as error:
+                # Still not the files that `_connect` succeeded with: the next look tries again, after a defect too.
+                level = logging.WARNING if isinstance(error, StoreError) else logging.ERROR
+                log.log(level, "new credentials do not work yet", extra=self._context() | {"cause": str(error)})
                 continue
             log.info("credentials renewed", extra=self._context())
             await asyncio.sleep(self.settings.env.request_timeout)

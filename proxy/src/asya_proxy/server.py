@@ -120,7 +120,10 @@ class Server:
         while True:
             await asyncio.sleep(SWEEP)
             for listener in (self._port_listener, *(mount.listener for mount in self._mounts)):
-                listener.close_idle(IDLE)
+                try:
+                    listener.close_idle(IDLE)
+                except Exception:
+                    log.exception("idle connections were not closed")
 
     async def _drain(self) -> None:
         seconds = self._settings.env.drain_timeout

@@ -363,9 +363,11 @@ class Link:
         while not self._closing and self._current is None:
             try:
                 generation = await self._connect()
-            except StoreError as error:
-                self._last_error = str(error)
-                log.warning("connection failed", extra=self._context(error) | {"seconds": round(delay, 2)})
+            except Exception as error:
+                # Whatever it is: nobody else would ever try again.
+                self._last_error = str(error) or repr(error)
+                level = logging.WARNING if isinstance(error, StoreError) else logging.ERROR
+                log.log(level, "connection failed", extra=self._context(error) | {"seconds": round(delay, 2)})
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, RETRY_MOST)
                 continue
@@ -401,7 +403,7 @@ class Link:
         async def check() -> None:
             try:
                 await generation.client.flush(timeout=max(self._timeout / 2, 0.1))  # type: ignore[arg-type]
-            except (nats.errors.Error, TimeoutError, OSError) as error:
+            except Exception as error:
                 self._last_error = f"no answer to a ping: {error}"
                 self._lose(generation, "the connection does not answer")
             finally:

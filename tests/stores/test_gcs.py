@@ -24,7 +24,6 @@ from asya_proxy.errors import (
     BadRequest,
     Busy,
     Conflict,
-    Exists,
     KeyNotFound,
     NameTooLong,
     PermissionDenied,
@@ -36,12 +35,14 @@ from asya_proxy.errors import (
     Unavailable,
 )
 from asya_proxy.stores import gcs, gcs_calls, gcs_client, gcs_objects, object_keys
-from asya_proxy.stores.base import ABSENT, ANY, CHUNK, Body, Change, Past, Reading, StoreConfig, match
+from asya_proxy.stores.base import ABSENT, ANY, Body, Change, Past, StoreConfig, match
 from asya_proxy.stores.gcs import GcsStore
 from asya_proxy.stores.http_link import Answer, HttpLink
 from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
+from asya_proxy.testing.samples import content
 from support.server_gcs import GcsServer
 from support.servers import free_port, self_signed
+from support.uploads import another_writer_comes_in, cancelled, pieces
 
 MIB = 1 << 20
 
@@ -114,21 +115,6 @@ def raw(server: GcsServer) -> Any:
 
 def change(when: Any = ANY, past: tuple[Past, ...] = (), write_id: str = "", **more: Any) -> Change:
     return Change(write_id or secrets.token_urlsafe(16), when, past, **more)
-
-
-async def content(reading: Reading | None) -> bytes:
-    assert reading is not None
-    if reading.data is not None:
-        return reading.data
-    assert reading.stream is not None
-    return b"".join([piece async for piece in reading.stream])
-
-
-async def pieces(data: bytes, then: BaseException | None = None) -> AsyncIterator[bytes]:
-    for start in range(0, len(data), CHUNK):
-        yield data[start : start + CHUNK]
-    if then is not None:
-        raise then
 
 
 async def held(server: GcsServer) -> None:
@@ -229,19 +215,7 @@ class TestParts:
         assert await content(await store.get(b"f")) == data
 
     async def test_the_condition_holds_at_the_last_part(self, store: GcsStore) -> None:
-        """Another writer comes in while the parts are on their way."""
-        first = await store.put(b"f", Body(b"first"), change())
-
-        async def body(key: bytes) -> AsyncIterator[bytes]:
-            async for piece in pieces(bytes(9 * MIB)):
-                yield piece
-            await store.put(key, Body(b"other"), change())
-
-        with pytest.raises(Conflict):
-            await store.put(b"f", Body(stream=body(b"f")), change(match(first.version)))
-        with pytest.raises(Exists):
-            await store.put(b"new", Body(stream=body(b"new")), change(ABSENT))
-        assert await content(await store.get(b"f")) == await content(await store.get(b"new")) == b"other"
+        await another_writer_comes_in(store)
 
     async def test_a_cut_body_ends_the_session(self, server: GcsServer, store: GcsStore) -> None:
         with pytest.raises(BadRequest):
@@ -252,20 +226,7 @@ class TestParts:
         assert sorted(method for method in requests_of(server) if method != "GET") == ["DELETE", "POST", "PUT"]
 
     async def test_a_cancelled_upload_ends_the_session(self, server: GcsServer, store: GcsStore) -> None:
-        waiting = asyncio.Event()
-
-        async def body() -> AsyncIterator[bytes]:
-            async for piece in pieces(bytes(9 * MIB)):
-                yield piece
-            waiting.set()
-            await asyncio.Event().wait()
-
-        upload = asyncio.create_task(store.put(b"f", Body(stream=body()), change()))
-        await waiting.wait()
-        upload.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await upload
-        assert await store.head(b"f") is None
+        await cancelled(store, 9 * MIB)
         await store.close()
         assert "DELETE" in requests_of(server)
 

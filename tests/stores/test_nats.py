@@ -32,7 +32,7 @@ from asya_proxy.errors import (
 )
 from asya_proxy.stores import nats as module
 from asya_proxy.stores import nats_streams
-from asya_proxy.stores.base import ABSENT, Body, Change, Reading, StoreConfig, match
+from asya_proxy.stores.base import ABSENT, Body, Change, StoreConfig, match
 from asya_proxy.stores.nats import NatsStore
 from asya_proxy.stores.nats_credentials import Credentials
 from asya_proxy.stores.nats_house import ORPHAN_AGE
@@ -42,6 +42,7 @@ from asya_proxy.stores.nats_record import MAX_PAST, Head, Run, decode_key, encod
 from asya_proxy.stores.nats_spilled import Spilled
 from asya_proxy.stores.nats_streams import ATOMIC_REPLICAS
 from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
+from asya_proxy.testing.samples import content
 from support.nats_accounts import ACCOUNT, Identity, Trust
 from support.server_nats import NatsServer, nats_cluster
 
@@ -78,14 +79,6 @@ async def store(server: NatsServer, connect: Open) -> NatsStore:
 
 def change(when: Any = None, write_id: str = "") -> Change:
     return Change(write_id or secrets.token_urlsafe(16), *([when] if when is not None else []))
-
-
-async def content(reading: Reading | None) -> bytes:
-    assert reading is not None
-    if reading.stream is None:
-        assert reading.data is not None
-        return reading.data
-    return b"".join([piece async for piece in reading.stream])
 
 
 async def info(store: NatsStore, stream: str) -> dict[str, Any]:

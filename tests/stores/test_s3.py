@@ -38,15 +38,17 @@ from asya_proxy.errors import (
     Unsupported,
 )
 from asya_proxy.stores import history, s3, s3_multipart
-from asya_proxy.stores.base import ABSENT, ANY, CHUNK, Body, Change, Past, Reading, StoreConfig, match
+from asya_proxy.stores.base import ABSENT, ANY, Body, Change, Past, StoreConfig, match
 from asya_proxy.stores.http_link import Answer, HttpLink
 from asya_proxy.stores.s3 import S3Store
 from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
 from asya_proxy.testing.conditions import ConditionCases
 from asya_proxy.testing.optional import CopyCases
+from asya_proxy.testing.samples import content
 from support.fake_s3 import ACCESS_KEY, FakeS3, Fault
 from support.server_s3 import S3Server
 from support.servers import free_port, self_signed
+from support.uploads import another_writer_comes_in, cancelled, pieces
 from support.waivers import waive
 
 MIB = 1 << 20
@@ -154,14 +156,6 @@ def change(when: Any = ANY, past: tuple[Past, ...] = (), write_id: str = "") -> 
     return Change(write_id or secrets.token_urlsafe(16), when, past)
 
 
-async def content(reading: Reading | None) -> bytes:
-    assert reading is not None
-    if reading.data is not None:
-        return reading.data
-    assert reading.stream is not None
-    return b"".join([piece async for piece in reading.stream])
-
-
 def ignore_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     send = HttpLink.send
 
@@ -169,13 +163,6 @@ def ignore_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
         return await send(link, method, url, {k: v for k, v in headers.items() if k != "Range"}, data)
 
     monkeypatch.setattr(HttpLink, "send", whole)
-
-
-async def pieces(data: bytes, then: BaseException | None = None) -> AsyncIterator[bytes]:
-    for start in range(0, len(data), CHUNK):
-        yield data[start : start + CHUNK]
-    if then is not None:
-        raise then
 
 
 class TestObjects:
@@ -267,20 +254,8 @@ class TestParts:
         assert await content(await store.get(b"g")) == data
 
     async def test_the_condition_holds_at_completion(self, place: Place, connect: Open) -> None:
-        """Another writer comes in while the parts are on their way."""
         store = await connect(place.server, place.prefix)
-        first = await store.put(b"f", Body(b"first"), change())
-
-        async def body(key: bytes) -> AsyncIterator[bytes]:
-            async for piece in pieces(bytes(9 * MIB)):
-                yield piece
-            await store.put(key, Body(b"other"), change())
-
-        with pytest.raises(Conflict):
-            await store.put(b"f", Body(stream=body(b"f")), change(match(first.version)))
-        with pytest.raises(Exists):
-            await store.put(b"new", Body(stream=body(b"new")), change(ABSENT))
-        assert await content(await store.get(b"f")) == await content(await store.get(b"new")) == b"other"
+        await another_writer_comes_in(store)
         await self._nothing_left(place, store)
 
     async def test_a_cut_body_is_aborted(self, place: Place, connect: Open) -> None:
@@ -292,20 +267,7 @@ class TestParts:
 
     async def test_a_cancelled_upload_is_aborted(self, place: Place, connect: Open) -> None:
         store = await connect(place.server, place.prefix)
-        waiting = asyncio.Event()
-
-        async def body() -> AsyncIterator[bytes]:
-            async for piece in pieces(bytes(20 * MIB)):
-                yield piece
-            waiting.set()
-            await asyncio.Event().wait()
-
-        upload = asyncio.create_task(store.put(b"f", Body(stream=body()), change()))
-        await waiting.wait()
-        upload.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await upload
-        assert await store.head(b"f") is None
+        await cancelled(store, 20 * MIB)
         await self._nothing_left(place, store)
 
     async def _nothing_left(self, place: Place, store: S3Store) -> None:

@@ -1,4 +1,7 @@
-"""The conformance suites of the Redis and NATS stores on other servers than the system's: newer ones, and Valkey."""
+"""The conformance suites of the Redis, NATS and S3 stores on other servers than those of every run.
+
+Newer ones, Valkey, MinIO (all of LWW, and CAS but for deletes, which it does not compare) and Ceph's gateway.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,20 @@ from pathlib import Path
 
 import pytest
 
+from asya_proxy.check import check
 from asya_proxy.errors import Conflict, Exists, Unavailable
 from asya_proxy.races import run_races
 from asya_proxy.stores.base import ABSENT, Body, Change, StoreConfig, match
 from asya_proxy.stores.nats import NatsStore
 from asya_proxy.stores.redis import RedisStore
+from asya_proxy.stores.s3 import S3Store
 from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
 from support.binaries import built
+from support.server_ceph import CephServer
 from support.server_nats import NatsServer, nats_cluster
+from support.server_s3 import MinioServer
 from support.servers import RedisServer
+from support.serving import loaded
 from support.suites import started_by
 from support.waivers import waive
 
@@ -87,6 +95,37 @@ class TestNatsStore(OnNats, StoreSuite):
 
 class TestNatsConsistency(OnNats, ConsistencySuite):
     pass
+
+
+@pytest.fixture(scope="module", params=[MinioServer, CephServer], ids=["minio", "ceph"])
+def s3_like(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MinioServer | CephServer]:
+    with request.param(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+class OnS3Like:
+    @pytest.fixture
+    def store_factory(self, request: pytest.FixtureRequest, s3_like: MinioServer | CephServer) -> StoreFactory:
+        waive(request, s3_like.name)
+        return lambda prefix: S3Store(StoreConfig(s3_like.bucket, prefix, s3_like.environ))
+
+
+class TestS3LikeStore(OnS3Like, StoreSuite):
+    pass
+
+
+class TestS3LikeConsistency(OnS3Like, ConsistencySuite):
+    pass
+
+
+@pytest.mark.parametrize("s3_like", [CephServer], indirect=True, ids=["ceph"])
+async def test_the_races_of_check(s3_like: CephServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await check(loaded("s3", s3_like.environ, STATE_CONSISTENCY="cas"), races=True) == 0
+    said = capsys.readouterr().out
+    print(said)
+    assert "broken promise" not in said
 
 
 @pytest.mark.parametrize("binary", NATS)

@@ -16,7 +16,6 @@ STATE_CONFIG_ANNOTATION = f"{GROUP}/state-config"
 
 SHIM_VOLUME = "asya-shim"
 SHIM_DIR = "/opt/asya"
-SHIM_LIB_DIR = "/opt/asya/lib"
 RUN_FILE = "/opt/asya/run.py"
 SOCKET_VOLUME = "state-sockets"
 SOCKET_DIR = "/var/run/asya/state"

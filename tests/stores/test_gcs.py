@@ -237,6 +237,19 @@ class TestParts:
         await store.put(b"f", Body(data), change())
         assert await content(await store.get(b"f")) == data
 
+    @pytest.mark.parametrize(("request_", "passing"), [("^POST /upload", 0), ("^PUT /upload", 1)])
+    async def test_an_upload_that_is_not_known_is_no_missing_file(
+        self, server: GcsServer, store: GcsStore, request_: str, passing: int
+    ) -> None:
+        """404 where it begins, and at the last part: bucket or session is gone, and nothing was written."""
+        for _ in range(passing):
+            server.fault(request_)
+        server.fault(request_, Answer=404, Code="notFound")
+        with pytest.raises(Unavailable) as caught:
+            await store.put(b"f", Body(secrets.token_bytes(9 * MIB)), change())
+        assert not caught.value.ambiguous
+        assert await store.head(b"f") is None
+
     async def test_a_lost_last_part_is_not_sent_again(self, server: GcsServer, store: GcsStore, prefix: str) -> None:
         server.fault("^PUT /upload")  # the first passes
         server.fault("^PUT /upload", Lose=True)

@@ -202,7 +202,10 @@ class GcsStore(BaseStore):
             first = [await anext(cut)]
             if first[0].last:
                 return await self._put_whole(blob, bytes(first[0].data), change.when)
-            return _of_resource(await self._uploads.put(blob, chained(first, cut), change.when))
+            try:
+                return _of_resource(await self._uploads.put(blob, chained(first, cut), change.when))
+            except KeyNotFound as error:
+                raise _bucket_is_gone(error) from error
 
     async def _put_small(self, name: str, data: bytes, fields: Mapping[str, str], when: Precondition) -> Stat:
         try:
@@ -318,7 +321,7 @@ _Names = list[_Listed]
 
 def _bucket_is_gone(error: KeyNotFound) -> Unavailable:
     """What 404 means to a write: an object need not be there."""
-    return Unavailable(f"{error}: the bucket is gone", ambiguous=False)
+    return Unavailable(f"{error}: the bucket, or the session of the upload, is gone", ambiguous=False)
 
 
 def _looked(answer: Answer) -> Stat:

@@ -88,6 +88,16 @@ def test_words_that_yaml_takes_for_booleans(word):
     assert f"YAML reads {word} without quotes as one; write '{word}'" in problems(text)[0]
 
 
+def test_numbers_that_are_to_be_text():
+    text = yaml.safe_dump(actor(spec__image=1.5, spec__turnTimeout=5))
+    assert [line.partition("spec.")[2] for line in problems(text)] == [
+        "image: expected text, got 1.5; quote it",
+        "turnTimeout: expected text, got 5; quote it",
+    ]
+    (line,) = problems(yaml.safe_dump(actor(spec__turnTimeout="5")))
+    assert "'5' is not a duration" in line
+
+
 def test_dates_and_times_stay_text():
     text = yaml.safe_dump(actor(spec__env=[{"name": "A", "value": "@"}, {"name": "B", "value": "%"}]))
     (found,) = load_manifest(text.replace("'@'", "2024-01-31").replace("'%'", "12:30:45"), "x")

@@ -24,7 +24,7 @@ def write_actor(name: str, directory: Path) -> list[Path]:
     try:
         load_manifest(texts["actor.yaml"], name)
     except ManifestError as error:
-        raise Refused(str(error.problems[0].message)) from None
+        raise Refused(f"the name of an actor: {error.problems[0].message}") from None
     paths = [directory / file for file in FILES]
     there = [str(path) for path in paths if path.exists() or path.is_symlink()]
     if there:

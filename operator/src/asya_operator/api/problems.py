@@ -154,7 +154,8 @@ def _explain(model: type[BaseModel], error: Any, data: Any) -> Problem:
     if kind in _EXPECTED:
         if kind in ("int_type", "string_type") and "constrained-" in str(loc[-1]):
             return Problem(path, f"{show(value)} is not a quantity; expected {WORDS[_QUANTITY_PATTERN]}")
-        return Problem(path, f"expected {_EXPECTED[kind]}, got {_got(path, value)}")
+        number = kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool)
+        return Problem(path, f"expected {_EXPECTED[kind]}, got {_got(path, value)}{'; quote it' if number else ''}")
     if kind == "string_pattern_mismatch":
         return Problem(path, f"{show(value)} is not {WORDS.get(ctx['pattern'], 'of the form ' + ctx['pattern'])}")
     if kind == "string_too_short":

@@ -243,6 +243,13 @@ class Terminal(io.StringIO):
         return True
 
 
+def test_without_a_standard_output_nothing_is_said(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    console = Console()
+    console.say("hello")
+    assert console.gone is None
+
+
 def test_names_are_coloured_on_a_terminal_only(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     terminal, pipe = Terminal(), io.StringIO()

@@ -22,16 +22,17 @@ class Console:
 
     def __init__(self, width: int = len(OWN_NAME), stream: TextIO | None = None) -> None:
         self.width = width
-        self._stream = stream if stream is not None else sys.stdout
+        self._stream: TextIO | None = stream if stream is not None else sys.stdout
+        """None where the shell gave no standard output (`>&-`)."""
         self._colours: dict[str, str] = {}
-        self._coloured = self._stream.isatty() and not os.environ.get("NO_COLOR")
+        self._coloured = self._stream is not None and self._stream.isatty() and not os.environ.get("NO_COLOR")
         self.gone: OSError | None = None
         """Why nothing is written any more."""
         self.when_gone: Callable[[], None] = lambda: None
 
     def line(self, name: str, text: str, *, alarm: bool = False) -> None:
         """One line, written and flushed at once."""
-        if self.gone is not None:
+        if self._stream is None or self.gone is not None:
             return
         label = f"{name:<{self.width}} |"
         if self._coloured:

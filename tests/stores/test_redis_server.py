@@ -367,6 +367,26 @@ async def test_what_an_acl_halts_changes_nothing_and_says_so_each_time(redis_ser
     redis_server.ask("ACL", "DELUSER", "halting")
 
 
+@pytest.mark.parametrize(
+    ("name", "operation", "key"),
+    [("append to small", "append", "small"), ("rename", "rename", "new"), ("set attributes", "set_attrs", "large")],
+)
+async def test_a_change_of_which_only_its_beginning_is_known_may_have_been_made(
+    redis_server: RedisServer, name: str, operation: str, key: str
+) -> None:
+    """As a proxy of an earlier release has left it, whose script was denied a command in its middle."""
+    prefix = f"begun/{operation}/"
+    async with opened(redis_server.unix_url, prefix) as store:
+        await write(store, b"small", b"1")
+        await write(store, b"large", LONG)
+        mine = change()
+        log = f"{{state:{prefix}}}w:{operation}:{mine.id}:{key}"
+        redis_server.ask("EVAL", "redis.call('SET', ARGV[1], cmsgpack.pack({'ok'}))", "0", log)
+        with pytest.raises(Unavailable, match="halted in its middle") as caught:
+            await ACTS[name](store, mine)
+        assert caught.value.ambiguous
+
+
 async def test_keys_that_an_acl_denies_are_named(redis_server: RedisServer) -> None:
     redis_server.ask("ACL", "SETUSER", "elsewhere", "reset", "on", ">pw", "~other*", "+@all")
     async with opened(f"redis://elsewhere:pw@127.0.0.1:{redis_server.port}/0", "mine/") as store:

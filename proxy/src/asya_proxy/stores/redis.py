@@ -313,6 +313,8 @@ class RedisStore(BaseStore):
             self._abandon(staged)
         if outcome[0] == b"swept":
             raise Unavailable("parts of the upload have expired", ambiguous=False)
+        if outcome[0] == b"again" and len(outcome) == 1 and script is not DELETE:
+            raise Unavailable("an earlier attempt of this very change was halted in its middle; read the file again")
         if outcome[0] == b"failed":
             raise self._denied(outcome[1].decode(), outcome[2].decode(errors="replace"))
         if outcome[0] in _REFUSALS:

@@ -66,6 +66,11 @@ def sick(*, pods=(), events=(), missing=()):
     return Observed(deployment=deployment(), pods=list(pods), events=list(events), missing_secrets=list(missing))
 
 
+HOMELESS = pod()
+HOMELESS["status"]["conditions"] = [
+    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available: x"}
+]
+
 # name -> (observed, type, status, reason, part of the message)
 CASES = {
     "well": (WELL, "Ready", "True", "Available", "1 of 1 replicas answer"),
@@ -135,7 +140,7 @@ CASES = {
     "key-missing": (
         sick(pods=[pod(init=[proxy()], main=[waiting("asya-runtime", "CreateContainerConfigError",
             "couldn't find key token in Secret team-a/keys")])]),
-        "Degraded", "True", "ContainerConfig", "couldn't find key token in Secret team-a/keys",
+        "Degraded", "True", "ContainerConfig", "couldn't find key token in Secret team-a/keys; create",
     ),
     "bucket": (
         sick(pods=[pod(init=[crashed("asya-state-proxy", "bucket asya-actor-state does not exist")])]),
@@ -166,9 +171,25 @@ CASES = {
     ),
     "image": (
         sick(pods=[pod(init=[proxy()], main=[waiting("asya-runtime", "ImagePullBackOff", "not found")])]),
-        "Degraded", "True", "ImageNotPulled", "container asya-runtime: not found",
+        "Degraded", "True", "ImageNotPulled", "container asya-runtime: not found; correct image,",
     ),
-    "starting": (sick(pods=[pod(init=[proxy(started=False)])]), "StateReady", "False", "Starting", "kubectl logs"),
+    "starting": (
+        sick(pods=[pod(init=[proxy(started=False)])]),
+        "StateReady", "False", "Starting", "kubectl logs p -c asya-state-proxy",
+    ),
+    "starting-is-not-ready": (
+        sick(pods=[pod(init=[proxy(started=False)])]),
+        "Ready", "False", "Unavailable", "see kubectl logs p -c asya-state-proxy",
+    ),
+    "importing": (sick(pods=[pod(init=[proxy()])]), "Ready", "False", "Unavailable", "see kubectl get pods"),
+    "no-node": (sick(pods=[HOMELESS]), "Ready", "False", "Unschedulable", "p has no node: 0/1 nodes are available: x;"),
+    "no-node-and-no-proxy": (sick(pods=[HOMELESS]), "StateReady", "False", "Unschedulable", "0/1 nodes"),
+    "no-node-yet": (sick(pods=[HOMELESS]), "Degraded", "False", "AsExpected", ""),
+    "no-node-for-long": (
+        Observed(deployment=deployment(rows=[{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]),
+            pods=[HOMELESS]),
+        "Degraded", "True", "Unschedulable", "0/1 nodes",
+    ),
     "no-pods": (Observed(deployment=deployment(0)), "StateReady", "Unknown", "NoPods", ""),
     "scaled": (
         Observed(deployment=deployment(available=1), scaled_externally="keda"),

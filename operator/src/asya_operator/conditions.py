@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from asya_contract.names import ACTOR_LABEL, PROXY_CONTAINER, RUNTIME_CONTAINER
+from asya_contract.names import ACTOR_LABEL, INSTALL_CONTAINER, PROXY_CONTAINER, RUNTIME_CONTAINER
 from asya_operator import refusals
 from asya_operator.api import AsyncActor
 
@@ -127,15 +127,19 @@ def _main(actor: AsyncActor, observed: Observed) -> list[Condition]:
             Condition("Progressing", "True", "Creating", waiting),
             Condition("Degraded", "False", "AsExpected", "nothing is wrong"),
         ]
-    trouble = worst(actor, observed)
+    trouble, homeless = worst(actor, observed), _unschedulable(observed)
     progressing = _progressing(observed.deployment)
     ready = _ready(observed.deployment)
-    if ready.status == "False" and trouble is not None:
-        ready = Condition("Ready", "False", trouble.reason, trouble.message)
+    if ready.status == "False" and (why := trouble or homeless):
+        ready = Condition("Ready", "False", why.reason, why.message)
+    elif ready.reason == "Unavailable" and (pod := _without_proxy(actor, observed)):
+        ready = Condition("Ready", "False", ready.reason, f"none of its replicas answers yet; see {_proxy_log(pod)}")
     if trouble is not None:
         degraded = Condition("Degraded", "True", trouble.reason, trouble.message)
     elif progressing.reason == "DeadlineExceeded":
-        degraded = Condition("Degraded", "True", progressing.reason, progressing.message)
+        # Before that a node may be on its way.
+        stuck = homeless or progressing
+        degraded = Condition("Degraded", "True", stuck.reason, stuck.message)
     else:
         degraded = Condition("Degraded", "False", "AsExpected", "nothing is wrong")
     return [ready, progressing, degraded]
@@ -191,6 +195,32 @@ def worst(actor: AsyncActor, observed: Observed) -> Trouble | None:
     return None
 
 
+def _unschedulable(observed: Observed) -> Trouble | None:
+    """The scheduler's words where no node takes one of the pods: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-conditions"""
+    for pod in observed.pods:
+        for row in (pod.get("status") or {}).get("conditions") or []:
+            if (row.get("type"), row.get("status"), row.get("reason")) == ("PodScheduled", "False", "Unschedulable"):
+                words = f"pod {_name(pod)} has no node: {row.get('message', '')}"
+                step = "add or free nodes, or correct resources, and what podTemplate says of nodes and volumes"
+                return Trouble("Unschedulable", f"{words}; {step}", False)
+    return None
+
+
+def _name(pod: Mapping[str, Any]) -> str:
+    return str((pod.get("metadata") or {}).get("name", "?"))
+
+
+def _without_proxy(actor: AsyncActor, observed: Observed) -> str | None:
+    """A pod whose state proxy does not serve yet, where none does."""
+    if actor.spec.state_proxy is None or any(_proxy_started(pod) for pod in observed.pods):
+        return None
+    return next((_name(pod) for pod in observed.pods), None)
+
+
+def _proxy_log(pod: str) -> str:
+    return f"kubectl logs {pod} -c {PROXY_CONTAINER}"
+
+
 def when(event: Mapping[str, Any]) -> str:
     """The time of an event's last occurrence."""
     made = (event.get("metadata") or {}).get("creationTimestamp")
@@ -224,7 +254,7 @@ def _statuses(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _from_pod(actor: AsyncActor, pod: Mapping[str, Any]) -> Trouble | None:
-    name = (pod.get("metadata") or {}).get("name", "?")
+    name = _name(pod)
     if actor.spec.state_proxy is not None and not _injected(pod):
         message = f"pod {name} has no {PROXY_CONTAINER}: delete the pod once the webhook is there (see its Deployment)"
         return Trouble("NotInjected", message, True)
@@ -240,9 +270,13 @@ def _from_pod(actor: AsyncActor, pod: Mapping[str, Any]) -> Trouble | None:
             )
             return Trouble("GuardRefused", message, True)
         if reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName"):
-            return Trouble("ImageNotPulled", f"pod {name}, container {container}: {text}", container == PROXY_CONTAINER)
+            whose = "images of the chart" if container in (PROXY_CONTAINER, INSTALL_CONTAINER) else "image"
+            step = f"correct {whose}, or give imagePullSecrets"
+            words = f"pod {name}, container {container}: {text}; {step}"
+            return Trouble("ImageNotPulled", words, container == PROXY_CONTAINER)
         if reason == "CreateContainerConfigError":
-            return Trouble("ContainerConfig", f"pod {name}, container {container}: {text}", False)
+            step = "create what it names, or correct env and envFrom"
+            return Trouble("ContainerConfig", f"pod {name}, container {container}: {text}; {step}", False)
         crashed = last or ended
         if crashed and (reason == "CrashLoopBackOff" or ended.get("exitCode", 0) != 0):
             return _crash(name, str(container), crashed)
@@ -287,7 +321,10 @@ def _state(actor: AsyncActor, observed: Observed) -> list[Condition]:
         return [
             Condition("StateReady", "True", "Reachable", f"the proxies of {sum(started)} of {len(started)} pods serve")
         ]
-    return [Condition("StateReady", "False", "Starting", "no proxy serves yet; see kubectl logs -c asya-state-proxy")]
+    if (homeless := _unschedulable(observed)) is not None:
+        return [Condition("StateReady", "False", homeless.reason, homeless.message)]
+    log = _proxy_log(_name(observed.pods[0]))
+    return [Condition("StateReady", "False", "Starting", f"no proxy serves yet; see {log}")]
 
 
 def _proxy_started(pod: Mapping[str, Any]) -> bool:

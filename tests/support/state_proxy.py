@@ -159,7 +159,7 @@ class State:
         self.remote = next(mount.remote for mount in paths.mounts if mount.name == proxy.mount.name)
         self.requests = 0
         self.remote.stat(b"x")  # learns the mode
-        client = self.remote._client
+        client = self.remote.client
         real = type(client).request.__get__(client)
 
         def counted(*args: Any, **kwargs: Any) -> Any:

@@ -35,6 +35,8 @@ ADAPTED: Dict[str, str] = {
     "pyarrow.parquet.core": "arrow",
     "safetensors._safetensors_rust": "safetensors",
     "scipy.io._fast_matrix_market": "scipy",
+    "torch.jit._serialization": "torch",
+    "torch.serialization": "torch",
     "zarr.storage._local": "zarr",
 }
 """Modules of other people's, and the room of `adapters` with their rows, not imported before one of them is."""

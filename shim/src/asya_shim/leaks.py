@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 WAY = "open() it and pass the file object, or copy it to a temporary file"
 WAYS: Dict[str, str] = {
     "cv2": "read it with open() and use cv2.imdecode, store what cv2.imencode makes, or copy it to a temporary file",
-    "polars": "open() it and pass the file object, or use a read_ or write_ function, which take the path",
+    "polars": "open() it and pass the file object, or use a read_ or write_ function, which take one path",
     "pyarrow": "open() it and pass the file object, or use pyarrow.parquet and pyarrow.dataset, which take the path",
     "sqlite3": "keep the database in memory, load it with Connection.deserialize(open(path, 'rb').read()) and store "
     "Connection.serialize() with open(path, 'wb')",

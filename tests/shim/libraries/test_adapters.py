@@ -258,6 +258,102 @@ cv2.FileStorage({str(tmp_path / "real.xml")!r}, cv2.FILE_STORAGE_WRITE, encoding
     run(proxy, program, tmp_path)
 
 
+def test_polars_finds_nothing_wrong_where_it_would_look_for_files_itself(proxy: Proxy, tmp_path: Path) -> None:
+    program = f"""
+import os, polars
+path = {proxy.mount.path + "/frames"!r}
+os.makedirs(path)
+frame = polars.DataFrame({{"a": [1]}})
+frame.write_parquet(path + "/1.parquet")
+frame.write_csv(path + "/1.csv")
+for call in (
+    lambda: polars.read_parquet(path + "/*.parquet"),
+    lambda: polars.read_parquet([path + "/1.parquet"]),
+    lambda: polars.read_csv(path + "/?.csv"),
+    lambda: polars.read_csv(source=path + "/*.csv"),
+    lambda: polars.scan_csv([path + "/1.csv"]),
+    lambda: polars.scan_parquet([path + "/1.parquet"]),
+    lambda: polars.scan_parquet(path + "/*.parquet"),
+):
+    try: call()
+    except OSError as error: assert error.errno == 95, error
+    else: raise AssertionError
+frame.write_parquet(path + "/[1].parquet")
+assert polars.read_parquet(path + "/[1].parquet", glob=False).rows() == [(1,)]
+os.makedirs("frames")
+frame.write_parquet("frames/1.parquet")
+assert polars.read_parquet("frames/*.parquet").rows() == polars.read_parquet(["frames/1.parquet"]).rows() == [(1,)]
+"""
+    run(proxy, program, tmp_path)
+
+
+TORCH = {
+    "__init__": "from torch.serialization import load, save",
+    "jit/__init__": "from torch.jit._serialization import load, save",
+    "serialization": """
+import ctypes, os
+libc = ctypes.CDLL(None)
+def save(obj, f, pickle_module=None):
+    if isinstance(f, (str, os.PathLike)):
+        file = libc.creat(os.fspath(f).encode(), 0o644)
+        if file < 0: raise RuntimeError("Parent directory does not exist.")
+        f = open(file, "wb")
+    f.write(obj)
+    if obj == b"cannot be written": raise TypeError
+    f.flush()
+def load(f, map_location=None, *, mmap=None):
+    if mmap:
+        file = libc.open(os.fspath(f).encode(), os.O_RDONLY)
+        if file < 0: raise RuntimeError("unable to open file")
+        with open(file, "rb") as mapped: return mapped.read(os.path.getsize(f))
+    with (open(f, "rb") if isinstance(f, (str, os.PathLike)) else f) as file: return file.read()
+""",
+    "jit/_serialization": """
+from torch.serialization import libc, os
+import torch.serialization
+def save(m, f, _extra_files=None):
+    if isinstance(f, (str, os.PathLike)):
+        if libc.creat(os.fspath(f).encode(), 0o644) < 0: raise RuntimeError("open file failed")
+    else: f.write(m)
+def load(f, map_location=None):
+    if isinstance(f, (str, os.PathLike)): return torch.serialization.load(f, mmap=True)
+    return f.read()
+""",
+}
+"""What PyTorch does with paths; it is too large to be installed for these tests. What it writes and what it maps is
+opened in C++, and only the rest by Python."""
+
+
+def test_what_pytorch_opens_itself(proxy: Proxy, tmp_path: Path) -> None:
+    for name, text in TORCH.items():
+        module = tmp_path / "torch" / f"{name}.py"
+        module.parent.mkdir(exist_ok=True, parents=True)
+        module.write_text(text)
+    program = f"""
+import os, pathlib, torch, torch.jit
+path = {proxy.mount.path + "/model.pt"!r}
+for modules in torch, torch.jit:
+    for given in path, pathlib.Path(path):
+        modules.save(b"tensors", given)
+        assert modules.load(given) == b"tensors"
+        os.remove(path)
+    modules.save(b"elsewhere", "real.pt")
+torch.save(b"tensors", f=path)
+assert torch.load(f=path, mmap=True) == torch.load(path, mmap=True) == torch.load(path, mmap=False) == b"tensors"
+try: torch.save(b"cannot be written", path)
+except TypeError: pass
+else: raise AssertionError
+assert torch.load(path) == b"tensors"
+os.remove(path)
+for missing in (lambda: torch.load(path), lambda: torch.load(path, mmap=True), lambda: torch.jit.load(path)):
+    try: missing()
+    except FileNotFoundError: pass
+    else: raise AssertionError
+"""
+    run(proxy, program, tmp_path)
+    assert (tmp_path / "real.pt").exists()
+
+
 class Name(str):
     """A path, or something with attributes."""
 

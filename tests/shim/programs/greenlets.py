@@ -11,6 +11,7 @@ from gevent import monkey  # noqa: E402
 
 monkey.patch_all()
 
+import contextvars  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
@@ -56,7 +57,8 @@ def count(path, as_turn):
 
 
 def see_a_turn(path):
-    """What a greenlet sees of a turn of another, and of one that this has started a thread in."""
+    """What a greenlet sees of a turn of another, of one that this has started a thread in, and of one whose context it
+    was given."""
     seen = []
     with turn():
         with open(path, "w") as f:
@@ -68,6 +70,7 @@ def see_a_turn(path):
             other = gevent.spawn(lambda: seen.append(read(path)))
             other.join()
             inside.join()
+            gevent.spawn(contextvars.copy_context().run, lambda: seen.append(read(path))).join()
     return seen
 
 

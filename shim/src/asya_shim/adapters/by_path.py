@@ -67,7 +67,7 @@ def by_object(
             if place_of(path) is None:
                 return real(*args, **kwargs)
             if any(kwargs.get(other) for other in unless):
-                raise _refused(path, library)
+                raise refused(path, library)
             path = called(path)
             if path is None:
                 return real(*args, **kwargs)
@@ -84,10 +84,16 @@ def by_object(
     return make
 
 
-def _refused(path: Any, library: str) -> OSError:
+def refused(path: Any, library: str) -> OSError:
+    """What a function raises that could not tell why it finds nothing at a state path; logged."""
     from asya_shim import leaks
 
     return leaks.refused(path, library, f"{library} cannot open a state file by path here")
+
+
+def each(source: Any) -> Sequence[Any]:
+    """Its elements where it is a list of files, itself where it is one."""
+    return source if isinstance(source, (list, tuple)) else (source,)
 
 
 _PATHS = ("filename", "path", "source")
@@ -101,8 +107,9 @@ def refusing(library: str, position: int = 0) -> Make:
         @functools.wraps(real)
         def call(*args: Any, **kwargs: Any) -> Any:
             for value in (*args[position : position + 1], *(kwargs[name] for name in _PATHS if name in kwargs)):
-                if place_of(value) is not None:
-                    raise _refused(value, library)
+                for path in each(value):
+                    if place_of(path) is not None:
+                        raise refused(path, library)
             return real(*args, **kwargs)
 
         return call

@@ -106,7 +106,7 @@ ROWS: dict[str, Row | str] = {
         {1: "b'x'", 2: "b'x'"},
         ({"a": "b'x'"}, {"a": "b'x'"}),
     ),
-    '`open(path, "w")` of a directory, or below a file': Row(
+    '`open(path, "w")` of a directory, below a file, or of a name that is too long': Row(
         [["stat", "d"], ["mkdir_in_another_process", "d"], ["open", 0, "d", "w"]],
         {2: "IsADirectoryError errno=21 'ROOT/d'"},
         {2: "('w', 0, False, True, True, False)"},

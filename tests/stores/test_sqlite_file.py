@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from asya_proxy.errors import BadRequest, PermissionDenied, StoreError, Unavailable
 from asya_proxy.stores.base import ABSENT, ANY, CHUNK, Body, StoreConfig
 from asya_proxy.stores.sqlite import SqliteStore
-from asya_proxy.stores.sqlite_file import APPLICATION_ID
+from asya_proxy.stores.sqlite_file import APPLICATION_ID, Job, Threads
 from asya_proxy.testing.samples import change, cut, pattern, read, write
 
 WORKER = """
@@ -265,3 +266,27 @@ async def test_the_directory_is_made(tmp_path: Path, prefix: str) -> None:
     with pytest.raises(Unavailable, match="closed"):
         await store.ping()
     assert os.listdir(tmp_path / "new" / "dir") == ["bucket.db"]
+
+
+async def test_what_has_queued_up_is_done_together_up_to_a_bound() -> None:
+    """What waits while a thread is at work goes to the event loop in few messages, none of which takes for ever."""
+    begun, release = threading.Event(), threading.Event()
+    together: list[int] = []
+
+    def run(_: sqlite3.Connection, jobs: list[Job]) -> None:
+        together.append(len(jobs))
+        begun.set()
+        release.wait(10)
+        for job in jobs:
+            job.outcome = len(together)
+
+    db = sqlite3.connect(":memory:", check_same_thread=False)
+    threads = Threads(asyncio.get_running_loop(), [db], run, "test", 8)
+    first = threads.post(lambda _: None)
+    await asyncio.to_thread(begun.wait, 10)
+    rest = [threads.post(lambda _: None) for _ in range(20)]
+    release.set()
+    assert await first == 1
+    assert await asyncio.gather(*rest) == [2] * 8 + [3] * 8 + [4] * 4
+    await asyncio.to_thread(threads.stop)
+    assert together == [1, 8, 8, 4]

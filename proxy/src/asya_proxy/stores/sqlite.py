@@ -1,7 +1,7 @@
 """State in one SQLite database per bucket, `{SQLITE_DIR}/{bucket}.db`: the embedded default.
 
-One thread owns the only writing connection and commits whatever has queued up as one transaction; a
-few threads read. Several processes share a database (`asya run --replicas 2`) by WAL, BEGIN IMMEDIATE
+One thread owns the only writing connection and commits whatever has queued up as one transaction;
+another one reads. Several processes share a database (`asya run --replicas 2`) by WAL, BEGIN IMMEDIATE
 and a busy time-out, on a local filesystem. A change is durable when it is acknowledged
 (`synchronous=FULL`). Its version is its write id.
 
@@ -71,7 +71,7 @@ from asya_proxy.stores.sqlite_content import (
     span,
     staging,
 )
-from asya_proxy.stores.sqlite_file import Snapshot, Threads, open_all, run_changes, run_reads
+from asya_proxy.stores.sqlite_file import READS, Snapshot, Threads, open_all, run_changes, run_reads
 
 AHEAD = 3
 """Chunks of one upload on their way to the disk while the next arrives."""
@@ -133,7 +133,7 @@ class SqliteStore(BaseStore):
         connections = await asyncio.to_thread(open_all, path, timeout)
         loop = asyncio.get_running_loop()
         self._writing = Threads(loop, connections[:1], run_changes, "asya-sqlite-write")
-        self._reading = Threads(loop, connections[1:], run_reads, "asya-sqlite-read")
+        self._reading = Threads(loop, connections[1:], run_reads, "asya-sqlite-read", READS)
 
     async def close(self) -> None:
         # The writer last: its connection then makes the final checkpoint.

@@ -23,9 +23,12 @@ _log = logging.getLogger("asya_proxy.stores.sqlite")
 
 APPLICATION_ID = 0x41737961
 SCHEMA_VERSION = 1
-READERS = 2
+READERS = 1
+"""A second one costs more than it reads: the two and the event loop then hand the interpreter's lock to each other."""
 BATCH = 64
 """Changes committed by one transaction, at most."""
+READS = 8
+"""Reads whose outcomes go to the event loop together, at most."""
 
 _SCHEMA = (
     "CREATE TABLE objects (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, version TEXT NOT NULL,"
@@ -72,13 +75,14 @@ class Threads:
         connections: Sequence[sqlite3.Connection],
         run: Callable[[sqlite3.Connection, list[Job]], None],
         name: str,
+        batch: int = BATCH,
     ) -> None:
         self._loop = loop
         self._run = run
         # Bounded by the requests in flight: each waits for one job at a time, or leaves one that undoes its upload.
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._serve, args=(db,), name=name, daemon=True) for db in connections]
-        self._batch = BATCH if len(connections) == 1 else 1
+        self._batch = batch if len(connections) == 1 else 1
         for thread in self._threads:
             thread.start()
 

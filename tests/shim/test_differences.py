@@ -147,7 +147,7 @@ ROWS: dict[str, Row | str] = {
     ),
     "`exists`, `isfile`, `walk`, `glob` during an outage": "tests/shim/test_outage.py::test_raises",
     "A full disk": "tests/contract/test_errors.py::test_a_builtin_name_is_what_python_makes_of_the_errno",
-    "C libraries and other programs that open paths themselves": (
+    "C libraries and other programs that open paths themselves, or are started with `cwd=` there": (
         "tests/shim/test_processes.py::test_what_gets_past_the_hooks_is_refused"
     ),
     "A writable `mmap` at `close()`": Row(

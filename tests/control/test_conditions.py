@@ -88,6 +88,11 @@ CASES = {
         Observed(deployment=deployment(rows=[{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}])),
         "Degraded", "True", "DeadlineExceeded", "kubectl describe pod",
     ),
+    "deadline-of-the-proxy": (
+        Observed(deployment=deployment(rows=[{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]),
+            pods=[pod(init=[proxy(started=False)])]),
+        "Degraded", "True", "DeadlineExceeded", "no state proxy serves; see kubectl logs p -c asya-state-proxy",
+    ),
     "fault": (
         Observed(fault=("NameTaken", "a Deployment is there")),
         "Degraded", "True", "NameTaken", "a Deployment is there",

@@ -132,14 +132,16 @@ def _main(actor: AsyncActor, observed: Observed) -> list[Condition]:
     ready = _ready(observed.deployment)
     if ready.status == "False" and (why := trouble or homeless):
         ready = Condition("Ready", "False", why.reason, why.message)
-    elif ready.reason == "Unavailable" and (pod := _without_proxy(actor, observed)):
-        ready = Condition("Ready", "False", ready.reason, f"none of its replicas answers yet; see {_proxy_log(pod)}")
+    silent = _without_proxy(actor, observed)
+    if ready.reason == "Unavailable" and silent is not None:
+        ready = Condition("Ready", "False", ready.reason, f"none of its replicas answers yet; see {_proxy_log(silent)}")
     if trouble is not None:
         degraded = Condition("Degraded", "True", trouble.reason, trouble.message)
     elif progressing.reason == "DeadlineExceeded":
         # Before that a node may be on its way.
         stuck = homeless or progressing
-        degraded = Condition("Degraded", "True", stuck.reason, stuck.message)
+        message = stuck.message if homeless or silent is None else f"no state proxy serves; see {_proxy_log(silent)}"
+        degraded = Condition("Degraded", "True", stuck.reason, message)
     else:
         degraded = Condition("Degraded", "False", "AsExpected", "nothing is wrong")
     return [ready, progressing, degraded]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asya_contract.names import ACTOR_LABEL, INSTALL_CONTAINER, RUNTIME_CONTAINER
+from asya_contract.names import ACTOR_LABEL, INSTALL_CONTAINER, RUNTIME_CONTAINER, STATE_CONFIG_ANNOTATION
 from asya_operator import refusals
 from asya_operator.api import AsyncActor, ManifestError, parse_actor
 from asya_operator.conditions import Observed, conditions, when
@@ -19,7 +19,7 @@ from asya_operator.precedence import Precedence
 from asya_operator.reports import Reports
 from asya_operator.rollout import Key, Rollout, Trial
 from asya_operator.settings import Settings
-from asya_operator.state import resolve
+from asya_operator.state import left_behind, resolve
 
 log = logging.getLogger("asya_operator.reconcile")
 
@@ -120,7 +120,10 @@ class Reconciler:
                 self._settings.allowed_images,
                 _is(body, "Degraded"),
             )
+            before = _state_config(current)
             current = await self._apply(actor, current, image, self._trial(body, current, image))
+            if left := left_behind(before, _state_config(current)):
+                await self._reports.event(body, "Warning", "StateLeftBehind", left)
             current, scaled = await self._scale(actor, current, key)
         except Fault as found:
             fault = found
@@ -315,6 +318,15 @@ def _install_image(deployment: Object | None) -> str | None:
         return None
     containers = deployment["spec"]["template"]["spec"].get("initContainers") or []
     return next((str(c["image"]) for c in containers if c["name"] == INSTALL_CONTAINER), None)
+
+
+def _state_config(deployment: Object | None) -> str | None:
+    """The annotation of a Deployment's template."""
+    if deployment is None:
+        return None
+    metadata = deployment["spec"]["template"].get("metadata") or {}
+    text: str | None = (metadata.get("annotations") or {}).get(STATE_CONFIG_ANNOTATION)
+    return text
 
 
 def _all_available(deployment: Object) -> bool:

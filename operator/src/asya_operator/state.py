@@ -250,3 +250,25 @@ def proxy_variables(config: StateConfig, namespace: str, key_prefix: str) -> dic
         here = {**dict.fromkeys(sdk, ""), **_full(env), **own}
         further.append({"name": mount.name, **{name: text for name, text in here.items() if first.get(name) != text}})
     return {**_full(replace(main, mounts=tuple(further))), **sdk}
+
+
+def left_behind(before: str | None, after: str | None) -> str:
+    """What an old and a new annotation say of state that stays where nobody looks any more; else empty."""
+    old, new = _places(before), _places(after)
+    return "; ".join(
+        f"mount {name}: state is now in {new[name]}; what lies in {place} stays there and is not moved"
+        for name, place in old.items()
+        if name in new and new[name] != place
+    )
+
+
+def _places(annotation: str | None) -> dict[str, str]:
+    """Backend and bucket of each mount whose state is the actor's own."""
+    if annotation is None:
+        return {}
+    try:
+        mounts = from_annotation(annotation).mounts
+    except ManifestError:
+        # Of another release, or somebody's: nothing is known of it.
+        return {}
+    return {mount.name: f"{mount.backend} bucket {mount.bucket}" for mount in mounts if mount.actor is None}

@@ -166,3 +166,69 @@ def test_a_stream_that_breaks_is_sent_as_one(state: State, log: list[str], monke
         f.write(data[8 * PIECE :])
     assert log == ["upload", "write"]
     assert state.get("f") == data
+
+
+class TestCloseThatCannotWriteTheRest:
+    """A buffer writes its rest in `close()`: where that fails, the file would lack it."""
+
+    def test_a_header_that_comes_too_late(self, state: State) -> None:
+        state.put("f", b"old")
+        with Turn(), pytest.raises(OSError, match="can only be written on at its end") as caught:
+            with open(state.path("f"), "wb") as f:
+                f.write(bytes(17 * PIECE))
+                f.seek(0)
+                f.write(b"header")
+        assert (caught.value.errno, caught.value.filename) == (errno.ESPIPE, state.path("f"))
+        assert state.get("f") == b"old"
+
+    @pytest.mark.parametrize("mode", ["w+b", "r+b"])
+    def test_more_than_fits(self, mode: str, state: State) -> None:
+        state.put("f", b"old")
+        f = open(state.path("f"), mode)
+        f.write(bytes(16 * PIECE - 1))
+        f.flush()
+        f.write(b"xx")
+        with Turn(), pytest.raises(OSError, match="nothing of the file is stored") as caught:
+            f.close()
+        assert caught.value.errno == errno.EFBIG
+        assert state.get("f") == b"old"
+
+    def test_a_failure_that_is_caught_is_told_again(self, state: State) -> None:
+        f = open(state.path("f"), "w+b", buffering=0)
+        f.write(b"kept")
+        with pytest.raises(OSError, match="ASYA_STATE_MAX_FILE_SIZE"):
+            f.write(bytes(16 * PIECE))
+        with pytest.raises(OSError, match="nothing of the file is stored"):
+            f.close()
+        assert f.closed
+        assert state.get("f") is None
+
+    @pytest.mark.parametrize("mended", ["by a write", "by truncate"])
+    def test_a_failure_that_is_mended_is_forgotten(self, mended: str, state: State) -> None:
+        with open(state.path("f"), "w+b", buffering=0) as f:
+            f.write(b"kept")
+            with pytest.raises(OSError, match="ASYA_STATE_MAX_FILE_SIZE"):
+                f.write(bytes(16 * PIECE))
+            if mended == "by a write":
+                f.write(b" too")
+            else:
+                f.truncate(2)
+        assert state.get("f") == (b"kept too" if mended == "by a write" else b"ke")
+
+    def test_an_x_file_is_taken_away(self, state: State) -> None:
+        f = open(state.path("f"), "x+b")
+        f.write(bytes(16 * PIECE))
+        f.flush()
+        f.write(b"x")
+        with pytest.raises(OSError, match="nothing of the file is stored"):
+            f.close()
+        assert state.get("f") is None
+
+    def test_what_was_flushed_to_a_log_stands(self, state: State) -> None:
+        f = open(state.path("f"), "ab")
+        f.write(b"kept")
+        f.flush()
+        with pytest.raises(OSError, match="ASYA_STATE_MAX_FILE_SIZE"):
+            f.write(bytes(16 * PIECE))
+        f.close()
+        assert state.get("f") == b"kept"

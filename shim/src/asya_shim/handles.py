@@ -68,6 +68,8 @@ class RawFile(io.RawIOBase):
     _created: Optional[str] = None
     _shy = False
     _warned = False
+    _failed: Optional[OSError] = None
+    """What the last write met, so that bytes are missing here which the program believes written."""
 
     def __init__(
         self,
@@ -219,8 +221,14 @@ class RawFile(io.RawIOBase):
 
                 append_soon(node)
         else:
-            node.write(self._position, view, not self._reads)
+            try:
+                node.write(self._position, view, not self._reads)
+            except OSError as error:
+                self._failed = error
+                raise
             self._position += len(view)
+            if self._failed is not None:
+                self._failed = None
         return len(view)
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -255,6 +263,7 @@ class RawFile(io.RawIOBase):
             original.ftruncate(self._fd, size)  # which the kernel refuses
         elif not self._abandoned and not self.node.disowned:
             self.node.truncate(size)
+            self._failed = None
         return size
 
     def flush(self) -> None:
@@ -380,6 +389,8 @@ class RawFile(io.RawIOBase):
             if (self._writes or self._narrowed) and not self._abandoned and not node.disowned:
                 if self.scope.cancelled:
                     raise OSError(errno.ECANCELED, "the turn that opened this file was cancelled", node.place.shown)
+                if self._failed is not None:
+                    self._refuse_incomplete(self._failed)
                 if self._fd >= 0:
                     content = node.content
                     if isinstance(content, MemFd) and node.writers == {id(self)}:
@@ -403,6 +414,11 @@ class RawFile(io.RawIOBase):
 
                 fd, self._fd = self._fd, -1
                 withdraw(fd)
+
+    def _refuse_incomplete(self, failed: OSError) -> None:
+        # A buffer above writes its rest in `close()`, and closes this whether that worked or not.
+        self.abandon()
+        raise type(failed)(failed.errno, f"{failed.strerror}; nothing of the file is stored", self.node.place.shown)
 
     def __exit__(
         self,

@@ -92,6 +92,10 @@ class BufferedRandom(io.BufferedRandom):
         collect(self)
 
 
+_TextIOWrapper = io.TextIOWrapper
+"""The interpreter's own; `io` has a stand-in for it while the hooks are installed."""
+
+
 class TextIOWrapper(io.TextIOWrapper):
     """`io.TextIOWrapper` over a state file."""
 
@@ -160,7 +164,7 @@ def dress(
         if binary:
             return buffer
         # What only reads has nothing to abandon.
-        layer = io.TextIOWrapper if letter == "r" and not plus else TextIOWrapper
+        layer = _TextIOWrapper if letter == "r" and not plus else TextIOWrapper
         text: Any = raw.without_descriptor(layer, buffer, encoding, errors, newline, buffering == 1)
     except BaseException:
         raw.abandon()

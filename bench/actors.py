@@ -27,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from support.actors import actor  # noqa: E402
-from support.kube import ApiServer, api_server, free_port, install  # noqa: E402
+from support.kube import ApiServer, api_server, install  # noqa: E402
+from support.ports import free_port  # noqa: E402
 
 GOALS = {"idle_mib": 90.0, "peak_mib": 160.0}
 NAMESPACE = "bench"

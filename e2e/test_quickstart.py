@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ import pytest
 from rig.cluster import ROOT, Cluster
 from support.documentation import Block, matches, section
 from support.golden import Golden
+from support.ports import free_port
 
 SYSTEM = "asya-system"
 COMMAND_SECONDS = 180
@@ -32,9 +32,7 @@ class Reader:
         (place / "examples").mkdir()
         example = (ROOT / "examples" / "quickstart.yaml").read_text()
         (place / "examples" / "quickstart.yaml").write_text(example.replace("python:3.13-slim", images["plain"]))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         self._environ = {
             **os.environ,
             "PATH": f"{programs}:{os.environ['PATH']}",

@@ -13,8 +13,8 @@ from asya_operator.kube import Kube
 from asya_operator.rotation import ensure
 from asya_operator.settings import CertificateSettings
 from asya_operator.webhook import Addresses, Files, Server
-from support.kube import free_port
 from support.pods import SETTINGS, pod
+from support.ports import free_port
 
 CONFIGURATION = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 NAMESPACE = "asya-control"

@@ -16,8 +16,8 @@ from asya_operator.certificates import CA_LIFE, Held, issue
 from asya_operator.conditions import Observed, conditions
 from asya_operator.webhook import Addresses, Files, Server
 from support.actors import actor
-from support.kube import free_port
 from support.pods import SETTINGS, pod
+from support.ports import free_port
 
 CONFIGURATION = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 NOW = datetime.datetime.now(datetime.UTC)

@@ -24,8 +24,8 @@ import yaml
 from asya_cli.__main__ import main as asya
 from asya_operator.__main__ import _parser as operator_parser
 from asya_proxy.__main__ import _parser as proxy_parser
-from support.asya_run import free_ports
 from support.documentation import DOCS, Block, all_blocks, blocks, matches, section
+from support.ports import free_port
 
 ROOT = DOCS.parent
 OTHERS = {"aws", "gcloud", "nats", "redis-cli", "sed", "curl", ".", "make"}
@@ -52,7 +52,7 @@ class Laptop:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.port = free_ports(2)
+        self.port = free_port(2)
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.environ = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
         self._running: subprocess.Popen[str] | None = None

@@ -23,7 +23,7 @@ from asya_proxy.metrics import Metrics
 from asya_proxy.sockets import AddressRefused, MountSocket, SocketTaken, listen_on
 from asya_proxy.stores.base import StoreConfig
 from asya_proxy.stores.memory import MemoryStore
-from support.servers import free_port
+from support.ports import free_port
 from support.wire_client import WireClient
 
 COMMAND = [sys.executable, "-m", "asya_proxy"]

@@ -40,8 +40,9 @@ from asya_proxy.stores.gcs import GcsStore
 from asya_proxy.stores.http_link import Answer, HttpLink
 from asya_proxy.testing import ConsistencySuite, StoreFactory, StoreSuite
 from asya_proxy.testing.samples import content
+from support.ports import free_port
 from support.server_gcs import GcsServer
-from support.servers import free_port, self_signed
+from support.servers import self_signed
 from support.uploads import another_writer_comes_in, cancelled, pieces
 
 MIB = 1 << 20

@@ -14,7 +14,8 @@ from asya_proxy.errors import Busy, Timeout, Unavailable
 from asya_proxy.stores.base import CHUNK
 from asya_proxy.stores.http_link import ERRORS, Answer, HttpLink, Route, route, translate
 from support.fake_s3 import FakeS3
-from support.servers import free_port, self_signed
+from support.ports import free_port
+from support.servers import self_signed
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -18,7 +18,8 @@ from asya_proxy.stores.redis import RedisStore
 from asya_proxy.stores.redis_link import translate
 from asya_proxy.testing.samples import change, cut, names, pattern, read, write
 from support.faults_scripted import CutAnswer, CutRequest, LoseAnswer, LoseRequest, ScriptedProxy
-from support.servers import RedisSentinel, RedisServer, free_port
+from support.ports import free_port
+from support.servers import RedisSentinel, RedisServer
 
 PREFIX = "team/actor/"
 

@@ -46,8 +46,9 @@ from asya_proxy.testing.conditions import ConditionCases
 from asya_proxy.testing.optional import CopyCases
 from asya_proxy.testing.samples import content
 from support.fake_s3 import ACCESS_KEY, FakeS3, Fault
+from support.ports import free_port
 from support.server_s3 import S3Server
-from support.servers import free_port, self_signed
+from support.servers import self_signed
 from support.uploads import another_writer_comes_in, cancelled, pieces
 from support.waivers import waive
 

@@ -4,13 +4,14 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from support.ports import free_port
 
 START = 60.0
 STOP = 60.0
@@ -20,7 +21,7 @@ class Running:
     """One `asya run`; a context manager that leaves nothing running."""
 
     def __init__(self, manifest, *words, cwd=None, environ=None, replicas=1):
-        self.port = free_ports(replicas)
+        self.port = free_port(replicas)
         argv = [sys.executable, "-m", "asya_cli", "run", str(manifest), "--port", str(self.port), *words]
         argv += ["--replicas", str(replicas)] if replicas > 1 else []
         self.lines = []
@@ -94,22 +95,6 @@ class Running:
         left = [pid for pid in self.pids() if Path(f"/proc/{pid}").exists()]
         assert not left, f"still there: {left}"
         return code
-
-
-def free_ports(count):
-    """The first of `count` neighbouring ports that nothing listens on."""
-    for _ in range(100):
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            try:
-                for n in range(1, count):
-                    with socket.socket() as further:
-                        further.bind(("127.0.0.1", port + n))
-            except (OSError, OverflowError):
-                continue
-            return port
-    raise AssertionError(f"no {count} neighbouring free ports")
 
 
 def asya(*words, cwd=None, environ=None):

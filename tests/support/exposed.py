@@ -17,7 +17,7 @@ from aiohttp import ClientSession, web
 from asya_operator.operate import Operator
 from asya_operator.webhook import Addresses, Files, Server
 from support.pods import SETTINGS
-from support.servers import free_port
+from support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,6 @@ Binaries are looked for in KUBEBUILDER_ASSETS, then where `e2e/cluster/build.sh`
 
 import contextlib
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import requests
 import yaml
+
+from support.ports import free_port
 
 CRD = Path(__file__).resolve().parents[2] / "crds" / "asyncactors.yaml"
 CRD_COLLECTION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -48,12 +49,6 @@ def program(name: str) -> Path:
     if not place.exists():
         raise NoBinaries(f"{place} is missing: build it once with `make cluster-build`")
     return place
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Program:

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from support.ports import free_port
 from support.server_s3 import BucketServer
-from support.servers import Server, free_port
+from support.servers import Server
 from support.suites import started_by, suite
 
 SUITE = "sid"

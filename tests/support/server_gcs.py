@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from support.binaries import built
-from support.servers import Server, free_port
+from support.ports import free_port
+from support.servers import Server
 
 BUCKET = "asya-state"
 

@@ -10,8 +10,9 @@ from typing import Any
 import boto3
 
 from support.binaries import built
+from support.ports import free_port
 from support.server_s3 import S3Server
-from support.servers import Server, free_port
+from support.servers import Server
 
 
 class IamServer(Server):

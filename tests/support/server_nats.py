@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from support.servers import Server, free_port, require
+from support.ports import free_port
+from support.servers import Server, require
 
 
 class NatsServer(Server):

@@ -17,7 +17,8 @@ from typing import Any, Self
 import boto3
 
 from support.binaries import built
-from support.servers import Server, ServerMissing, free_port
+from support.ports import free_port
+from support.servers import Server, ServerMissing
 
 BUCKET = "asya-state"
 

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from support.ports import free_port
+
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 10.0
 PR_SET_PDEATHSIG = 1
@@ -30,14 +32,6 @@ def require(binary: str, package: str) -> str:
     if found is None:
         raise ServerMissing(f"{binary} is missing: apt-get install {package} (or tests/servers/install.sh)")
     return found
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def self_signed(directory: Path) -> ssl.SSLContext:

@@ -748,6 +748,14 @@ def test_idle_connections_are_bounded(peer: Peer, remote: Remote) -> None:
     assert len(remote.client._idle) == 8
 
 
+def test_more_of_a_large_body_may_be_on_its_way_than_the_kernel_lets_by_itself(peer: Peer, remote: Remote) -> None:
+    peer.start(lambda c: c.repeat(FOUND))
+    assert remote.read(b"k") is not None
+    with socket.socket(socket.AF_UNIX) as plain:
+        usual = plain.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    assert remote.client._idle[0].sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) > usual
+
+
 def test_interrupted_call_gives_its_connection_up(peer: Peer, remote: Remote) -> None:
     """An alarm's TimeoutError is an OSError, and still the program's own: neither retried nor changed."""
     asked = threading.Event()

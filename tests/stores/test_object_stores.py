@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asya_proxy.errors import BadRequest, Busy, NameTooLong, Unavailable
-from asya_proxy.stores import history, object_keys
+from asya_proxy.stores import history, object_keys, spool
 from asya_proxy.stores.base import Body, Past
-from asya_proxy.stores.spool import parts
+from asya_proxy.stores.spool import Part, parts
 from asya_proxy.stores.threads import Pool
 
 keys = st.binary(min_size=1, max_size=60) | st.text(alphabet="a!./0A4é€", min_size=1, max_size=12).map(str.encode)
@@ -156,6 +156,24 @@ class TestParts:
         assert [bytes(data) for data in kept] == [b"\1" * 4, b"\3" * 4]
         assert kept[0] is released[0]
         assert kept[1] is released[1]
+
+    async def test_no_memory_is_kept_where_nothing_is_uploaded(self) -> None:
+        async def source(cut: bool) -> AsyncIterator[bytes]:
+            yield bytes(10)
+            if cut:
+                raise BadRequest("cut")
+
+        async def upload(cut: bool) -> None:
+            async for part in parts(source(cut), lambda number: 4):
+                part.release()
+                late.append(part)
+
+        late: list[Part] = []
+        await upload(cut=False)
+        with pytest.raises(BadRequest):
+            await upload(cut=True)
+        late[0].release()
+        assert spool._spare._buffer is None
 
     async def test_parts_that_grow_take_no_memory_of_another_size(self) -> None:
         async def source() -> AsyncIterator[bytes]:

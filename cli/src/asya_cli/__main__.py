@@ -23,7 +23,11 @@ _BACKEND_HELP = (
 )
 
 
-@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
+"""Of each command and not of the first alone: click keeps a command's help option as its first context had it."""
+
+
+@click.group(epilog=EXIT_CODES, context_settings=_SETTINGS)
 @click.version_option(asya_contract.__version__, prog_name="asya")
 def main() -> None:
     """Run an actor on this machine, look into its state, start one of your own."""
@@ -31,7 +35,7 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
 
 
-@main.command("run", epilog=EXIT_CODES)
+@main.command("run", epilog=EXIT_CODES, context_settings=_SETTINGS)
 @click.argument("manifest", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--actor", metavar="NAME", help="Which actor, where the manifest holds several.")
 @click.option("--backend", default="sqlite", show_default=True, metavar="BACKEND", help=_BACKEND_HELP)
@@ -61,7 +65,9 @@ def run_command(
     run(manifest, actor, backend, state_dir, replicas, port)
 
 
-@main.command("init", epilog=EXIT_CODES, short_help="Write the files of an actor of your own.")
+@main.command(
+    "init", epilog=EXIT_CODES, context_settings=_SETTINGS, short_help="Write the files of an actor of your own."
+)
 @click.argument("name")
 @click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="Where to write. [default: ./NAME]")
 def init_command(name: str, directory: Path | None) -> None:
@@ -74,7 +80,7 @@ def init_command(name: str, directory: Path | None) -> None:
     click.echo(f"run it with: asya run {paths[0]}")
 
 
-@main.group("state", epilog=EXIT_CODES, short_help="Look into the state of an actor.")
+@main.group("state", epilog=EXIT_CODES, context_settings=_SETTINGS, short_help="Look into the state of an actor.")
 def state_group() -> None:
     """Look into the state of an actor, whether it runs or not. Nothing is changed."""
 
@@ -108,7 +114,7 @@ def _state_options(command: _Command) -> _Command:
     return command
 
 
-@state_group.command("ls", epilog=EXIT_CODES, short_help="List state files.")
+@state_group.command("ls", epilog=EXIT_CODES, context_settings=_SETTINGS, short_help="List state files.")
 @click.argument("path", default="")
 @_state_options
 def ls_command(path: str, as_json: bool, **options: Any) -> None:
@@ -116,7 +122,7 @@ def ls_command(path: str, as_json: bool, **options: Any) -> None:
     asyncio.run(show_list(Question(**options), path, as_json=as_json))
 
 
-@state_group.command("cat", epilog=EXIT_CODES, short_help="Print a state file.")
+@state_group.command("cat", epilog=EXIT_CODES, context_settings=_SETTINGS, short_help="Print a state file.")
 @click.argument("path")
 @_state_options
 def cat_command(path: str, as_json: bool, **options: Any) -> None:

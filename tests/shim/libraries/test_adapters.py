@@ -128,7 +128,7 @@ for read in csv.read_csv, pq.read_table:
 """
     run(proxy, program, tmp_path)
     reading = program.replace("pq.write", "#").replace("csv.write", "#")
-    with ThreadPoolExecutor(6) as pool:
+    with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(run, proxy, reading, tmp_path) for _ in range(8)]:
             done.result()
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -113,27 +113,33 @@ def eventually(what: Callable[[], Any]) -> Any:
 
 
 class Process(Caller):
-    """`python run.py` with what it writes."""
+    """`python run.py` with what it writes: lines of a handler and of the log, which reach two pipes in pieces."""
 
     def __init__(self, command: list[str], cwd: Path, env: dict[str, str]) -> None:
         self.lines: list[str] = []
         self._grown = threading.Condition()
-        self._ended = False
         self.process = subprocess.Popen(
-            command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
+        outputs = (self.process.stdout, self.process.stderr)
+        self._open = len(outputs)
+        self._readers = [threading.Thread(target=self._read, args=(output,)) for output in outputs]
+        for reader in self._readers:
+            reader.start()
 
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._grown:
-                self.lines.append(line.rstrip("\n"))
-                self._grown.notify_all()
+    def _read(self, output: IO[str]) -> None:
+        with output:
+            for line in output:
+                with self._grown:
+                    self.lines.append(line.rstrip("\n"))
+                    self._grown.notify_all()
         with self._grown:
-            self._ended = True
+            self._open -= 1
             self._grown.notify_all()
+
+    def _join(self) -> None:
+        for reader in self._readers:
+            reader.join(PATIENCE)
 
     def wait_for(self, what: Callable[[str], Any]) -> str:
         """The first line that `what` holds for."""
@@ -142,7 +148,7 @@ class Process(Caller):
             return next((line for line in self.lines if what(line)), None)
 
         with self._grown:
-            self._grown.wait_for(lambda: found() is not None or self._ended, timeout=PATIENCE)
+            self._grown.wait_for(lambda: found() is not None or not self._open, timeout=PATIENCE)
             line = found()
         if line is None:
             raise AssertionError("no such line in:\n" + "\n".join(self.lines))
@@ -162,16 +168,14 @@ class Process(Caller):
     def end(self) -> int:
         """The exit status, once all of its output has been read."""
         status = self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
+        self._join()
         return status
 
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self._join()
 
 
 @dataclass

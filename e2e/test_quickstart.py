@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from rig.cluster import ROOT, Cluster
+from rig.waiting import until
 from support.documentation import Block, matches, section
 from support.golden import Golden
 from support.ports import free_port
 
 SYSTEM = "asya-system"
 COMMAND_SECONDS = 180
+COLLECTED_SECONDS = 60
+"""Deployments go with their actor when Kubernetes' garbage collector comes to it, and pods take their grace period."""
 
 
 class Reader:
@@ -109,5 +112,9 @@ def test_the_quickstart_as_it_is_written(reader: Reader, empty: Cluster, golden:
             assert matches(block.text, output), f"{block}: wanted\n{block.text}\ngot\n{output}"
             compared += 1
     assert (ran, compared) == (8, 3)
-    left = empty.kubectl("get", "all,configmap,secret", "-n", "default", "-o", "name").split()
-    assert [name for name in left if "kube" not in name] == []
+    until(lambda: _left(empty) == [], COLLECTED_SECONDS, "everything of the actor to be collected")
+
+
+def _left(cluster: Cluster) -> list[str]:
+    names = cluster.kubectl("get", "all,configmap,secret", "-n", "default", "-o", "name").split()
+    return [name for name in names if "kube" not in name]

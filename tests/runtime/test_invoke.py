@@ -94,7 +94,7 @@ def test_failing_handler_tells_what_and_where(runtime: Any) -> None:
     assert "asya_runtime" not in details["traceback"]
     line = actor.log("turn failed")
     assert (line["id"], line["type"], line["level"]) == ("m7", "agent.Odd", "error")
-    assert "the handler's own line" in actor.lines
+    actor.wait_for("the handler's own line".__eq__)
 
 
 @pytest.mark.parametrize(
